@@ -1,0 +1,1 @@
+"""What is read and written: job files, input shards, output folders. No torch."""

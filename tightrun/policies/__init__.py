@@ -1,0 +1,1 @@
+"""What is decided, in plain numbers. No torch, no transformers."""

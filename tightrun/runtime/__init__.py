@@ -1,0 +1,1 @@
+"""What moves and computes: the model, its memory, the loop."""
