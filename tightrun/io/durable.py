@@ -1,0 +1,205 @@
+"""The one door through which bytes reach a disk.
+
+A file is either *whole* (written under a name beginning with ".", synced, renamed, its folder
+synced: a reader sees all of it or nothing) or *append-only* (what was synced stays; a torn tail
+is for the reader to recognise). Whoever writes takes a `Disk`, so that a test can pass one that
+fails at any given operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+Data = bytes | bytearray | memoryview
+
+OPEN_TO_UMASK = 0o666
+OWNER_ONLY = 0o600
+_BUFFER_BYTES = 256 * 1024
+# Some network file systems cannot sync a folder; there a rename is as durable as it gets.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+
+class Disk:
+    """Folders and files of the local disk. Every method may raise `OSError`."""
+
+    # The system calls, one method each: what a test overrides to make the k-th of them fail.
+
+    def open(self, path: Path, flags: int, mode: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def write(self, fd: int, data: Data) -> int:
+        return os.write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Renames a file or folder, replacing a file of that name; both folders are synced."""
+        old.replace(new)
+        self.sync_folder(new.parent)
+        if old.parent != new.parent:
+            self.sync_folder(old.parent)
+
+    def remove(self, path: Path) -> None:
+        """Removes a file; one that is not there is no error."""
+        path.unlink(missing_ok=True)
+
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder; one that is not there, or not empty, is left as it is."""
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+    def sync_folder(self, path: Path) -> None:
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY, 0)
+        try:
+            self.sync(fd)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
+        finally:
+            os.close(fd)
+
+    def make_folder(self, path: Path, mode: int = 0o777) -> None:
+        """Makes a folder and its missing parents; one that is there already is no error."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(mode)
+        self.sync_folder(path.parent)
+
+    # What the writers use.
+
+    @contextmanager
+    def whole(self, path: Path, mode: int = OPEN_TO_UMASK) -> Iterator[DiskFile]:
+        """A file to write; it appears under `path` when the block ends well, else not at all."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        file = DiskFile(self, temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            yield file
+            file.sync()
+            file.close()
+            self.rename(temporary, path)
+        except BaseException:
+            file.abandon()
+            # The failure that brought us here is the one to tell, not that of cleaning up.
+            with suppress(OSError):
+                self.remove(temporary)
+            raise
+
+    def write_whole(self, path: Path, chunks: Iterable[Data], mode: int = OPEN_TO_UMASK) -> None:
+        """Writes a small file whole."""
+        with self.whole(path, mode) as file:
+            for chunk in chunks:
+                file.write(chunk)
+
+    def append(self, path: Path, mode: int = OWNER_ONLY) -> DiskFile:
+        """Opens a file to append to, new or as it stands."""
+        return DiskFile(self, path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+
+
+class DiskFile:
+    """A file being written: a buffer, and reads of what was written. Not thread-safe.
+
+    It has the methods pyarrow asks of a Python file. After a failed write nothing more reaches
+    the disk, because what has arrived is no longer known.
+    """
+
+    def __init__(self, disk: Disk, path: Path, flags: int, mode: int) -> None:
+        self.path = path
+        self._disk = disk
+        self._fd = disk.open(path, flags, mode)
+        self._written = os.fstat(self._fd).st_size
+        self._buffer = bytearray()
+        self._broken = False
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, those in the buffer included."""
+        return self._written + len(self._buffer)
+
+    def tell(self) -> int:
+        return self.size
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def write(self, data: Data) -> int:
+        view = memoryview(data).cast("B")
+        self._buffer += view
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self.flush()
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Hands the buffer to the operating system."""
+        if self._broken:
+            raise OSError(errno.EIO, "an earlier write to this file failed", str(self.path))
+        rest = memoryview(self._buffer)
+        self._buffer = bytearray()
+        try:
+            while rest:
+                done = self._disk.write(self._fd, rest)
+                self._written += done
+                rest = rest[done:]
+        except OSError as error:
+            self._broken = True
+            raise _named(error, self.path) from error
+        except BaseException:
+            self._broken = True
+            raise
+
+    def sync(self) -> None:
+        """Returns when all that was written is on the disk."""
+        self.flush()
+        try:
+            self._disk.sync(self._fd)
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: never try it again.
+            self._broken = True
+            raise _named(error, self.path) from error
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Bytes that were written earlier."""
+        if offset + nbytes > self._written:
+            self.flush()
+        data = os.pread(self._fd, nbytes, offset)
+        assert len(data) == nbytes, f"{self.path}: {nbytes} bytes at {offset} are not there"
+        return data
+
+    def close(self) -> None:
+        """Flushes and closes; closing again does nothing."""
+        if self.closed:
+            return
+        try:
+            if not self._broken:
+                self.flush()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Closes without writing what the buffer still holds."""
+        if not self.closed:
+            self.closed = True
+            self._broken = True
+            self._buffer.clear()
+            os.close(self._fd)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error with the path in it: "No space left on device" alone says too little."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
