@@ -1,0 +1,192 @@
+"""What was wrong with a job file, said so that the next attempt is right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tightrun.io.job_checks import CHECK_FAILED
+from tightrun.io.places import KeyPath, Origins, Problem
+
+_KEYS_ELSEWHERE = {
+    "max_new_tokens": "sampling.max_tokens",
+    "max_completion_tokens": "sampling.max_tokens",
+    "top_logprobs": "sampling.logprobs",
+    "temp": "sampling.temperature",
+    "gpu_memory_utilization": "limits.gpu_memory",
+    "max_model_len": "limits.context",
+    "max_length": "limits.context",
+    "timeout": "limits.time",
+    "device": "hardware",
+    "gpu": "hardware",
+    "files": "input.path",
+    "data": "input.path",
+    "inputs": "input",
+    "outputs": "output",
+    "output_path": "output.path",
+    "column": "input.prompt",
+    "prompt_template": "input.template",
+    "system_prompt": "input.system",
+    "torch_dtype": "model.dtype",
+    "recompute_ratio": "policy.recompute",
+    "num_batches": "policy.batches",
+}
+"""What people who come from other tools write, and where it is here."""
+
+_VALUES_ELSEWHERE = {
+    **{"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"},
+    **{"float": "float32", "json": "jsonl", "ndjson": "jsonl", "openai": "openai-batch"},
+    **{"yes": "true", "on": "true", "no": "false", "off": "false"},
+}
+
+
+class JobError(ValueError):
+    """A job that cannot be read. `errors` has every problem found; the text has one a line."""
+
+    def __init__(self, errors: Iterable[Problem]) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
+
+
+def explain(
+    error: ValidationError, origins: Origins, sections: Mapping[KeyPath, type[BaseModel]]
+) -> list[Problem]:
+    """The problems of a failed validation, with places, in the order of the file.
+
+    `sections` are the models by the path they stand at.
+    """
+    details = error.errors(include_url=False)
+    return [problem for detail in details for problem in _problems(detail, origins, sections)]
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By place, each once."""
+    unique = {str(problem): problem for problem in problems}
+    return sorted(unique.values(), key=lambda p: (p.place.line or 0, p.place.column or 0))
+
+
+def _problems(
+    detail: ErrorDetails, origins: Origins, sections: Mapping[KeyPath, type[BaseModel]]
+) -> Iterator[Problem]:
+    path = tuple(part for part in detail["loc"] if not _is_marker(part))
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == CHECK_FAILED:
+        for conflict in context["conflicts"]:
+            below = (*path, conflict.field) if conflict.field else path
+            yield Problem(origins.place(below), below, conflict.message)
+    elif kind in ("extra_forbidden", "invalid_key"):
+        message = _unknown_key(path, sections)
+        yield Problem(origins.place(path, of_key=True), path, message)
+    else:
+        message = _missing(path, sections) if kind == "missing" else _wrong_value(detail)
+        yield Problem(origins.place(path), path, message)
+
+
+def _is_marker(part: str | int) -> bool:
+    return isinstance(part, str) and (part.startswith("<") or part == "[key]")
+
+
+def _unknown_key(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:
+    key, parent = str(path[-1]), path[:-1]
+    accepted = list(sections[parent].model_fields) if parent in sections else []
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), accepted, n=1, cutoff=0.6)
+    if close:
+        return f"unknown key; did you mean '{close[0]}'?"
+    full = [
+        ".".join([*map(str, at), name]) for at in sections for name in sections[at].model_fields
+    ]
+    known_name = _KEYS_ELSEWHERE.get(key)
+    elsewhere = [name for name in full if name.rpartition(".")[2] == key]
+    if known_name in full or elsewhere:
+        return f"unknown key; did you mean '{known_name or elsewhere[0]}'?"
+    return f"unknown key; known here: {', '.join(accepted)}" if accepted else "unknown key"
+
+
+def _missing(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:
+    section = sections.get(path[:-1])
+    field = section.model_fields.get(str(path[-1])) if section else None
+    return f"missing. {field.description}" if field and field.description else "missing"
+
+
+def _wrong_value(detail: ErrorDetails) -> str:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return _not_among(context["expected"], value)
+    bounds = {
+        "greater_than_equal": ("ge", "at least"),
+        "greater_than": ("gt", "more than"),
+        "less_than_equal": ("le", "at most"),
+        "less_than": ("lt", "less than"),
+    }
+    if kind in bounds:
+        name, words = bounds[kind]
+        return f"must be {words} {context[name]:g}, not {shown(value)}"
+    if value is None:
+        return f"has no value; must be {_EXPECTED.get(kind, 'given')}, or remove the line"
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}, not {shown(value)}{_remedy(kind, value)}"
+    return f"{detail['msg']}, not {shown(value)}"
+
+
+_EXPECTED = {
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+}
+
+
+def _remedy(kind: str, value: Any) -> str:
+    if kind == "string_type" and isinstance(value, int | float):
+        return "; put it in quotes"
+    if kind == "bool_type" and str(value).lower() in ("yes", "no", "on", "off"):
+        return f"; write {_VALUES_ELSEWHERE[str(value).lower()]}"
+    if kind == "float_type" and isinstance(value, str) and value.replace(".", "", 1).isdigit():
+        return "; remove the quotes"
+    return ""
+
+
+def _not_among(expected: str, value: Any) -> str:
+    options = expected.replace("'", "").replace(" or ", ", ").split(", ")
+    options = [{"True": "true", "False": "false"}.get(option, option) for option in options]
+    message = f"must be {_choice(options)}, not {shown(value)}"
+    if not isinstance(value, str):
+        return message
+    wanted = _VALUES_ELSEWHERE.get(value.lower(), value.lower().replace("_", "-"))
+    close = difflib.get_close_matches(wanted, options, n=1, cutoff=0.6)
+    close = close or difflib.get_close_matches(value.lower(), options, n=1, cutoff=0.6)
+    return f"{message}; did you mean '{close[0]}'?" if close else message
+
+
+def _choice(options: Sequence[str]) -> str:
+    *most, last = options
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def shown(value: Any) -> str:
+    """A value as a person would recognise it in the file, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"the number {value}" if value.bit_length() < 128 else "so large a number"
+    if isinstance(value, float):
+        return f"the number {value:g}"
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}" + ("..." if len(value) > 60 else "")
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
