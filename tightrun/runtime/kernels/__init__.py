@@ -1,0 +1,1 @@
+"""Attention kernels in C++, built on first use with the machine's own compiler."""

@@ -1,0 +1,174 @@
+// One vector of 32-bit lanes, as wide as the compiler's target allows, and what attention does with it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace tightrun {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define TIGHTRUN_AVX512 1
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+using F32 = float __attribute__((vector_size(4 * kLanes)));
+using I32 = int32_t __attribute__((vector_size(4 * kLanes)));
+using U32 = uint32_t __attribute__((vector_size(4 * kLanes)));
+using U16 = uint16_t __attribute__((vector_size(2 * kLanes)));
+
+constexpr float kLog2e = 1.4426950408889634f;
+constexpr float kMinusInfinity = -__builtin_inff();
+
+constexpr int round_up(int value, int step) { return (value + step - 1) / step * step; }
+
+template <class V>
+inline V load(const void* address) {
+  V value;
+  std::memcpy(&value, address, sizeof value);
+  return value;
+}
+
+// The first `bytes` of a vector; the rest is zero and is not read.
+template <class V>
+inline V load_part(const void* address, int bytes) {
+  V value{};
+  std::memcpy(&value, address, bytes);
+  return value;
+}
+
+template <class V>
+inline void store(void* address, V value) {
+  std::memcpy(address, &value, sizeof value);
+}
+
+inline F32 splat(float value) { return F32{} + value; }
+inline U32 splat(uint32_t word) { return U32{} + word; }
+
+inline I32 lane_numbers() {
+  I32 lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return lanes;
+}
+
+// A NaN in `b` is ignored by max_of and kept by at_least: the maximum of a row only has to be
+// finite, its weights have to show the NaN.
+inline F32 max_of(F32 a, F32 b) { return b > a ? b : a; }
+inline F32 at_least(F32 floor, F32 x) { return x < floor ? floor : x; }
+
+// Swaps the halves of `a` and `b` that are Step lanes apart: one step of a transposition.
+template <int Step, int... Lane>
+inline void butterfly(U32& a, U32& b, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  const U32 low = __builtin_shufflevector(a, b, ((Lane & Step) ? kLanes + Lane - Step : Lane)...);
+  const U32 high = __builtin_shufflevector(a, b, ((Lane & Step) ? kLanes + Lane : Lane + Step)...);
+#else
+  const U32 low = __builtin_shuffle(a, b, I32{((Lane & Step) ? kLanes + Lane - Step : Lane)...});
+  const U32 high = __builtin_shuffle(a, b, I32{((Lane & Step) ? kLanes + Lane : Lane + Step)...});
+#endif
+  a = low;
+  b = high;
+}
+
+template <int Step>
+inline void transpose_steps(U32* rows) {
+  if constexpr (Step < kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i)
+      if (!(i & Step)) butterfly<Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, kLanes>{});
+    transpose_steps<2 * Step>(rows);
+  }
+}
+
+// rows[i] lane j becomes rows[j] lane i.
+inline void transpose(U32 (&rows)[kLanes]) { transpose_steps<1>(rows); }
+
+inline float sum_lanes(F32 x) {
+#if TIGHTRUN_AVX512
+  return _mm512_reduce_add_ps((__m512)x);
+#else
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += x[i];
+  return sum;
+#endif
+}
+
+inline float max_lanes(F32 x) {
+#if TIGHTRUN_AVX512
+  return _mm512_reduce_max_ps((__m512)x);
+#else
+  float most = x[0];
+  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+#endif
+}
+
+// 2^x for x <= 0 by a polynomial on [-1/2, 1/2]; NaN stays NaN, below 2^-126 it is about 1e-38.
+// Relative error: 2e-9 before rounding when `exact`, else 3e-6, far below bfloat16's 4e-3.
+template <bool exact>
+inline F32 exp2(F32 x) {
+  x = at_least(splat(-126.0f), x);
+#if TIGHTRUN_AVX512
+  const F32 whole = (F32)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const F32 shifter = splat(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the nearest integer
+  const F32 shifted = x + shifter;
+  const F32 whole = shifted - shifter;
+#endif
+  const F32 f = x - whole;
+  F32 y;
+  if constexpr (exact) {
+    y = splat(0.00015345812f) * f + 0.0013399931f;
+    y = y * f + 0.009618489f;
+    y = y * f + 0.05550329f;
+    y = y * f + 0.24022647f;
+    y = y * f + 0.69314721f;
+    y = y * f + 1.0f;
+  } else {
+    y = splat(0.009570102f) * f + 0.055917862f;
+    y = y * f + 0.24024745f;
+    y = y * f + 0.69312181f;
+    y = y * f + 0.99999926f;
+  }
+#if TIGHTRUN_AVX512
+  return (F32)_mm512_scalef_ps((__m512)y, (__m512)whole);
+#else
+  return (F32)((I32)y + ((I32)shifted << 23));
+#endif
+}
+
+// tanh(x) as 1 - 2 / (e^2x + 1), mirrored so that the exponent is never positive.
+inline F32 tanh(F32 x) {
+  const F32 size = x < 0.0f ? -x : x;
+  const F32 e = exp2<true>(size * (-2.0f * kLog2e));
+  const F32 y = (1.0f - e) / (1.0f + e);
+  return x < 0.0f ? -y : y;
+}
+
+inline F32 widen_bf16(U16 bits) { return (F32)(__builtin_convertvector(bits, U32) << 16); }
+
+// Rounds to nearest even; a NaN stays one.
+inline U32 bf16_bits(F32 x) {
+  const U32 bits = (U32)x;
+  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return x == x ? rounded : (U32{} + 0x7fc0u);
+}
+
+inline U16 narrow_bf16(F32 x) {
+#if TIGHTRUN_AVX512 && defined(__AVX512BF16__)
+  return (U16)_mm512_cvtneps_pbh((__m512)x);
+#else
+  return __builtin_convertvector(bf16_bits(x), U16);
+#endif
+}
+
+}  // namespace tightrun
