@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 Data = bytes | bytearray | memoryview
 
@@ -118,7 +119,7 @@ class DiskFile:
         self._fd = disk.open(path, flags, mode)
         self._written = os.fstat(self._fd).st_size
         self._buffer = bytearray()
-        self._broken = False
+        self._failure: BaseException | None = None
         self.closed = False
 
     @property
@@ -147,8 +148,7 @@ class DiskFile:
 
     def flush(self) -> None:
         """Hands the buffer to the operating system."""
-        if self._broken:
-            raise OSError(errno.EIO, "an earlier write to this file failed", str(self.path))
+        self._check()
         rest = memoryview(self._buffer)
         self._buffer = bytearray()
         try:
@@ -156,22 +156,17 @@ class DiskFile:
                 done = self._disk.write(self._fd, rest)
                 self._written += done
                 rest = rest[done:]
-        except OSError as error:
-            self._broken = True
-            raise _named(error, self.path) from error
-        except BaseException:
-            self._broken = True
-            raise
+        except BaseException as error:
+            self._fail(error)
 
     def sync(self) -> None:
         """Returns when all that was written is on the disk."""
         self.flush()
         try:
             self._disk.sync(self._fd)
-        except OSError as error:
+        except BaseException as error:
             # After a failed fsync the kernel may have dropped the pages: never try it again.
-            self._broken = True
-            raise _named(error, self.path) from error
+            self._fail(error)
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
         """Bytes that were written earlier."""
@@ -186,8 +181,7 @@ class DiskFile:
         if self.closed:
             return
         try:
-            if not self._broken:
-                self.flush()
+            self.flush()
         finally:
             self.abandon()
 
@@ -195,11 +189,18 @@ class DiskFile:
         """Closes without writing what the buffer still holds."""
         if not self.closed:
             self.closed = True
-            self._broken = True
             self._buffer.clear()
             os.close(self._fd)
 
+    def _check(self) -> None:
+        assert not self.closed, f"{self.path} is closed"
+        if self._failure is not None:
+            raise self._failure
 
-def _named(error: OSError, path: Path) -> OSError:
-    """The same error with the path in it: "No space left on device" alone says too little."""
-    return OSError(error.errno, error.strerror or str(error), str(path))
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Remembers and raises the error; one of the disk with the path, or it says too little."""
+        self._failure = error
+        if isinstance(error, OSError) and error.errno is not None:
+            self._failure = OSError(error.errno, error.strerror, str(self.path))
+            raise self._failure from error
+        raise error

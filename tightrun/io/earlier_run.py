@@ -1,0 +1,125 @@
+"""What an earlier run left where the output is to go, and what is to become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tightrun.io.durable import Disk
+from tightrun.io.fingerprint import differences
+from tightrun.io.journal import MAGIC
+from tightrun.io.manifest import Manifest, read_manifest
+from tightrun.io.output_place import OutputError, OutputPlace, Resume
+
+
+def claim(
+    place: OutputPlace, resume: Resume = "auto", disk: Disk | None = None
+) -> list[tuple[Path, Path]]:
+    """To be called before anything is written at `place`, the spool of the input included.
+
+    With "new", what lies there is moved aside; the (old, new) paths are returned. With "auto",
+    raises OutputError for what is not ours and for an unfinished run, which this version cannot
+    go on with. A finished run is left for the OutputWriter, which can tell whether it was the
+    same job.
+    """
+    disk = disk or Disk()
+    if place.target.exists() and place.target.is_dir() == place.single_file:
+        there, wanted = ("folder", "file") if place.single_file else ("file", "folder")
+        raise OutputError(
+            f"output.path: {place.target} is a {there} and the output is to be a {wanted}; "
+            "name another output.path"
+        )
+    if resume == "new":
+        return _move_aside(place, disk)
+    earlier = earlier_run(place)
+    if earlier is None:
+        _refuse_foreign(place)
+    elif earlier.state != "complete":
+        _refuse_unfinished(place, earlier)
+        for leftover in sorted(place.journal.glob("*")):
+            disk.remove(leftover)
+    return []
+
+
+def earlier_run(place: OutputPlace) -> Manifest | None:
+    """The manifest of the run whose output lies at `place`, None if there is none."""
+    try:
+        return read_manifest(place.manifest)
+    except ValueError as error:
+        raise OutputError(f"output.path: {error}; {_remedy(place)}") from error
+
+
+def completed_run(place: OutputPlace, now: Manifest, outputs: Sequence[Path]) -> Manifest | None:
+    """The earlier run, if it was of this very job and all `outputs` are there; None if none was.
+
+    Raises OutputError, with what differs, if it was of another job.
+    """
+    earlier = earlier_run(place)
+    if earlier is None or earlier.state != "complete":
+        return None
+    changed = list(differences(earlier.fingerprint_parts, now.fingerprint_parts))
+    if earlier.rows != now.rows:
+        changed.append(f"rows to run: {earlier.rows:,} -> {now.rows:,}")
+    if changed:
+        raise OutputError(
+            f"output.path: {place.target} holds the output of another job "
+            f"({'; '.join(changed)}); {_remedy(place)}"
+        )
+    for output in outputs:
+        if not output.exists():
+            raise OutputError(
+                f"output.path: the run at {place.target} is complete, but {output} is not there; "
+                f"{_remedy(place)}"
+            )
+    return earlier
+
+
+def _refuse_foreign(place: OutputPlace) -> None:
+    owns = (place.target if place.single_file else place.card, place.failed)
+    found = [path for path in owns if path is not None and path.exists()]
+    found += sorted(place.data.iterdir()) if place.data.is_dir() else []
+    if found:
+        raise OutputError(
+            f"output.path: {found[0]} is there already, and no manifest says which job it is the "
+            f"output of; {_remedy(place)}"
+        )
+
+
+def _refuse_unfinished(place: OutputPlace, earlier: Manifest) -> None:
+    """Refuses what holds finished rows; a run that died before its first row is no loss."""
+    rows = [file for file in place.journal.glob("rows-*") if file.stat().st_size > len(MAGIC)]
+    if rows or any(place.data.glob("train-*")):
+        raise OutputError(
+            f"output.path: {place.target} holds a run of {earlier.rows:,} rows that did not "
+            f"finish, and this version cannot go on with it; {_remedy(place)}"
+        )
+
+
+def _move_aside(place: OutputPlace, disk: Disk) -> list[tuple[Path, Path]]:
+    parts = [place.target, place.bookkeeping, place.failed] if place.failed else [place.target]
+    there = [part for part in parts if part.exists()]
+    time = _free_time(there)
+    moved = [(part, part.with_name(f"{part.name}.{time}")) for part in there]
+    for old, new in moved:
+        try:
+            disk.rename(old, new)
+        except OSError as error:
+            raise OutputError(
+                f"output.path: {old} cannot be moved aside ({error.strerror}); name another"
+            ) from error
+    return moved
+
+
+def _free_time(parts: Sequence[Path]) -> str:
+    """The time now in UTC; a later one where that name is taken."""
+    time = datetime.now(UTC)
+    while True:
+        text = time.strftime("%Y%m%dT%H%M%SZ")
+        if not any(part.with_name(f"{part.name}.{text}").exists() for part in parts):
+            return text
+        time += timedelta(seconds=1)
+
+
+def _remedy(place: OutputPlace) -> str:
+    return f"name another output.path, or use --resume new, which moves {place.target} aside"

@@ -1,0 +1,76 @@
+"""Where a job's output goes: the paths of everything that it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Resume = Literal["auto", "new"]
+
+
+class OutputError(ValueError):
+    """The output cannot go where the job says; the message says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """The paths of one job's output: a folder, or a single .jsonl file with a folder beside it.
+
+    `data` holds the shards; for a single file only until they are joined. `bookkeeping` holds
+    all that is not output. `failed` and `card` are None where there is none.
+    """
+
+    target: Path
+    data: Path
+    bookkeeping: Path
+    failed: Path | None = None
+    card: Path | None = None
+
+    @classmethod
+    def of(cls, path: str | Path) -> OutputPlace:
+        """The place for `output.path`; a name that ends in .jsonl is a single file."""
+        if "://" in str(path):
+            raise OutputError(
+                f"output.path: {path} is not on a local disk, and this version writes to no "
+                "other; write to a local folder and copy it"
+            )
+        target = Path(path)
+        if target.suffix == ".jsonl":
+            folder = target.with_name(f"{target.stem}.tightrun")
+            failed = target.with_name(f"{target.stem}_errors.jsonl")
+            return cls(target, folder / "data", folder, failed)
+        return cls(target, target / "data", target / "_tightrun", None, target / "README.md")
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the output is one file."""
+        return self.failed is not None
+
+    @property
+    def manifest(self) -> Path:
+        """The description of the run."""
+        return self.bookkeeping / "manifest.json"
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the rows that are not yet in a shard."""
+        return self.bookkeeping / "journal"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report tables."""
+        return self.bookkeeping / "report"
+
+    @property
+    def input_spool(self) -> Path:
+        """Folder for copies of inputs that can be read only once."""
+        return self.bookkeeping / "input"
+
+    def shard(self, index: int, suffix: str) -> Path:
+        """The file of a shard."""
+        return self.data / f"train-{index:05d}{suffix}"
+
+    def shard_errors(self, index: int) -> Path | None:
+        """The file of a shard's failed rows, where these are also written on their own."""
+        return self.data / f"errors-{index:05d}.jsonl" if self.single_file else None
