@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tightrun.io.interpolation import looks_secret
 from tightrun.io.job_checks import CHECK_FAILED
-from tightrun.io.places import KeyPath, Origins, Problem
+from tightrun.io.places import KeyPath, Origins, Problem, dotted
 
 _KEYS_ELSEWHERE = {
     "max_new_tokens": "sampling.max_tokens",
@@ -64,9 +65,14 @@ def explain(
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """By place, each once."""
+    """Each once, by place, those of the command line last."""
     unique = {str(problem): problem for problem in problems}
-    return sorted(unique.values(), key=lambda p: (p.place.line or 0, p.place.column or 0))
+
+    def position(problem: Problem) -> tuple[bool, int, int]:
+        place = problem.place
+        return place.line is None, place.line or 0, place.column or 0
+
+    return sorted(unique.values(), key=position)
 
 
 def _problems(
@@ -81,9 +87,13 @@ def _problems(
     elif kind in ("extra_forbidden", "invalid_key"):
         message = _unknown_key(path, sections)
         yield Problem(origins.place(path, of_key=True), path, message)
+    elif kind == "missing":
+        yield Problem(origins.place(path), path, _missing(path, sections))
     else:
-        message = _missing(path, sections) if kind == "missing" else _wrong_value(detail)
-        yield Problem(origins.place(path), path, message)
+        origin = origins.find(path)
+        secret = any(looks_secret(name) for name in origin.variables)
+        message = f"does not accept {origin.written}" if secret else _wrong_value(detail)
+        yield Problem(origin.value, path, message)
 
 
 def _is_marker(part: str | int) -> bool:
@@ -92,18 +102,35 @@ def _is_marker(part: str | int) -> bool:
 
 def _unknown_key(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:
     key, parent = str(path[-1]), path[:-1]
-    accepted = list(sections[parent].model_fields) if parent in sections else []
-    close = difflib.get_close_matches(key.lower().replace("-", "_"), accepted, n=1, cutoff=0.6)
+    here = list(sections[parent].model_fields) if parent in sections else []
+    meant = _meant(key.lower().replace("-", "_"), parent, here, sections)
+    if meant:
+        return f"unknown key; did you mean {_choice([repr(name) for name in meant])}?"
+    return f"unknown key; known here: {', '.join(here)}" if here else "unknown key"
+
+
+def _meant(
+    key: str, parent: KeyPath, here: list[str], sections: Mapping[KeyPath, type[BaseModel]]
+) -> list[str]:
+    """Keys somebody who wrote `key` may have had in mind; those of other sections in full."""
+    if key in here:
+        return [key]
+    elsewhere = {
+        dotted((*at, name)): name
+        for at in sections
+        if at != parent
+        for name in sections[at].model_fields
+    }
+    exact = [full for full, name in elsewhere.items() if name == key]
+    if exact:
+        return exact
+    if _KEYS_ELSEWHERE.get(key) in elsewhere:
+        return [_KEYS_ELSEWHERE[key]]
+    close = difflib.get_close_matches(key, here, n=1, cutoff=0.6)
     if close:
-        return f"unknown key; did you mean '{close[0]}'?"
-    full = [
-        ".".join([*map(str, at), name]) for at in sections for name in sections[at].model_fields
-    ]
-    known_name = _KEYS_ELSEWHERE.get(key)
-    elsewhere = [name for name in full if name.rpartition(".")[2] == key]
-    if known_name in full or elsewhere:
-        return f"unknown key; did you mean '{known_name or elsewhere[0]}'?"
-    return f"unknown key; known here: {', '.join(accepted)}" if accepted else "unknown key"
+        return close
+    alike = difflib.get_close_matches(key, elsewhere.values(), n=1, cutoff=0.8)
+    return [full for full, name in elsewhere.items() if name in alike]
 
 
 def _missing(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:

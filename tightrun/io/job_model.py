@@ -9,7 +9,6 @@ from pydantic import Field, PrivateAttr
 
 from tightrun.io.interpolation import looks_secret
 from tightrun.io.job_sections import (
-    SHORTHANDS,
     Hardware,
     InputSpec,
     LimitsSpec,
@@ -20,7 +19,8 @@ from tightrun.io.job_sections import (
     Section,
 )
 from tightrun.io.job_types import SectionForm
-from tightrun.io.places import KeyPath, Origin, Origins, Place, dotted
+from tightrun.io.places import KeyPath, Origin, Origins, Place
+from tightrun.io.yaml12 import Tree
 
 
 class Job(Section):
@@ -29,7 +29,7 @@ class Job(Section):
     Made by `load_job`; relative local paths are then absolute.
     """
 
-    model: Annotated[ModelSpec, SectionForm(SHORTHANDS["model"])] = Field(
+    model: Annotated[ModelSpec, SectionForm("path")] = Field(
         description="Model to run: a local folder or hub name, or a mapping."
     )
     input: InputSpec = Field(description="Rows to read.")
@@ -43,7 +43,7 @@ class Job(Section):
     hardware: Hardware = Field(
         default="auto", description="auto, cpu, cuda, cuda:N, or a machine to emulate."
     )
-    policy: Annotated[PolicySpec, SectionForm(SHORTHANDS["policy"], may_be_empty=True)] = Field(
+    policy: Annotated[PolicySpec, SectionForm("name", may_be_empty=True)] = Field(
         default_factory=PolicySpec, description="adaptive, static, sync, or a mapping."
     )
     on_overflow: Literal["error", "truncate_left"] = Field(
@@ -69,24 +69,36 @@ class Job(Section):
     def origin(self, path: KeyPath) -> Origin | None:
         """Where the value at `path` came from; None for a default.
 
-        A shorthand (`policy: sync`) and a text for a list count as the value they stand for.
+        One text for a list (`path: data/`) counts as its first item, and a key that is a
+        number in the file may be given as text.
         """
         known = self._origins.known
         if path in known or not path:
             return known.get(path)
-        holder = path[:-1]
-        stands_for = 0 if isinstance(path[-1], int) else SHORTHANDS.get(dotted(holder))
-        has_parts = any(other[:-1] == holder for other in known if other)
-        return known.get(holder) if path[-1] == stands_for and not has_parts else None
+        *above, last = path
+        if isinstance(last, str):
+            return known.get((*above, int(last))) if last.isdecimal() else None
+        return known.get(tuple(above)) if last == 0 else None
+
+    def secret(self, path: KeyPath) -> str | None:
+        """What the job file says for a value that holds a secret, such as `${HF_TOKEN}`."""
+        origin = self.origin(path)
+        if origin and any(looks_secret(variable) for variable in origin.variables):
+            return origin.written
+        return None
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults included, as plain JSON values; loading them gives this job.
 
-        A value that came from a secret-looking environment variable (`..._TOKEN`, `..._KEY`)
-        stays as the job file has it, `${HF_TOKEN}`.
+        A value that came from an environment variable whose name looks secret (`..._TOKEN`,
+        `..._KEY`) stays as the job file has it.
         """
         values = self.model_dump(mode="json")
         return {key: self._without_secrets(value, (key,)) for key, value in values.items()}
+
+    def tree(self) -> Tree:
+        """All values with their origins, to be overridden and checked again."""
+        return Tree(self.model_dump(mode="json"), Origins(dict(self._origins.known)), [])
 
     def _without_secrets(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, dict):
@@ -94,6 +106,4 @@ class Job(Section):
         if isinstance(value, list):
             items = enumerate(value)
             return [self._without_secrets(item, (*path, index)) for index, item in items]
-        origin = self.origin(path)
-        secret = origin and any(looks_secret(name) for name in origin.variables)
-        return origin.written if origin and secret else value
+        return self.secret(path) or value

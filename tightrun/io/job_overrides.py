@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from tightrun.io.job_sections import SHORTHANDS
+from tightrun.io.job_tree import expand_shorthands
 from tightrun.io.places import KeyPath, Origin, Origins, Place, Problem, dotted
 from tightrun.io.yaml12 import Interpolate, Tree, YamlError, parse_yaml
 
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 
-def apply_overrides(tree: Tree, overrides: Iterable[str], interpolate: Interpolate | None) -> Tree:
-    """The tree with every `a.b=value` set in turn; mappings on the way are made.
+def apply_overrides(tree: Tree, overrides: Iterable[str], interpolate: Interpolate) -> None:
+    """Set every `a.b=value` in the tree, in turn; mappings on the way are made.
 
-    Values are YAML. A number steps into a list that is there (`input.path.0=x`). The tree
-    given is changed. What cannot be read becomes a problem of the tree.
+    Values are YAML. A number steps into a list that is there (`input.path.0=x`). What cannot
+    be read becomes a problem of the tree.
     """
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -39,25 +39,21 @@ def apply_overrides(tree: Tree, overrides: Iterable[str], interpolate: Interpola
         _record(tree.origins, path, value, place)
         problems = [Problem(place, (*path, *p.path), p.message) for p in value.problems]
         tree.problems.extend(problems)
-    return tree
+        expand_shorthands(tree)
 
 
 def _put(tree: Tree, keys: list[str], value: Any) -> KeyPath | str:
     """Set the value; its path, or what is in the way."""
-    holder: Any = tree.value
+    holder = tree.value
     path: KeyPath = ()
-    for index, key in enumerate(keys):
+    for index, key in enumerate(keys, start=1):
         step = _step(holder, key)
         if step is None:
             return f"{dotted(path)} is a list of {len(holder)}; {key!r} is no index of it"
         path = (*path, step)
-        if index == len(keys) - 1:
-            holder[step] = value
-            break
-        below = holder[step] if isinstance(holder, list) or step in holder else None
-        if not isinstance(below, dict | list):
-            below = holder[step] = _as_mapping(tree.origins, path, below)
-        holder = below
+        if index < len(keys):
+            holder = _below(holder, step)
+    holder[path[-1]] = value
     return path
 
 
@@ -65,15 +61,16 @@ def _step(holder: Any, key: str) -> str | int | None:
     if isinstance(holder, list):
         return int(key) if _INDEX.fullmatch(key) and int(key) < len(holder) else None
     # `flops: {64: ...}` has a number for a key; a dotted name can only spell it.
-    return next((known for known in holder if str(known) == key), key)
+    number = int(key) if _INDEX.fullmatch(key) else None
+    return number if number in holder else key
 
 
-def _as_mapping(origins: Origins, path: KeyPath, below: Any) -> dict[Any, Any]:
-    shorthand = SHORTHANDS.get(dotted(path))
-    if shorthand and isinstance(below, str):
-        origins.known[(*path, shorthand)] = origins.find(path)
-        return {shorthand: below}
-    return {}
+def _below(holder: Any, step: str | int) -> Any:
+    """What is at `step`, or a new mapping where there is nothing to step into."""
+    there = isinstance(holder, list) or step in holder
+    if not there or not isinstance(holder[step], dict | list):
+        holder[step] = {}
+    return holder[step]
 
 
 def _record(origins: Origins, path: KeyPath, value: Tree, place: Place) -> None:

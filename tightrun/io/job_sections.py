@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -16,20 +15,21 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic import WithJsonSchema as JsonSchema
 
 from tightrun.core import SamplingParams
 from tightrun.io import job_checks
 from tightrun.io.job_types import (
+    AS_COUNT,
     AutoCount,
     AutoShare,
-    Count,
+    Columns,
     DiskAmount,
     DiskSize,
     Duration,
     FailureLimit,
     Flag,
     FlopRate,
+    HardwareName,
     InputPaths,
     MemoryAmount,
     MemorySize,
@@ -41,8 +41,6 @@ from tightrun.io.job_types import (
     Text,
     Texts,
     Word,
-    hardware_name,
-    keep_columns,
 )
 from tightrun.io.quantities import Amount, Tolerance
 
@@ -122,7 +120,7 @@ class InputSpec(Section):
 class SamplingSpec(Section):
     """How tokens are drawn; the names and meanings of OpenAI and vLLM."""
 
-    max_tokens: Annotated[Count, Field(ge=1)] = Field(
+    max_tokens: Annotated[int, Field(ge=1), AS_COUNT] = Field(
         default=256, description="Tokens to generate at most."
     )
     temperature: Annotated[Number, Field(ge=0)] = Field(
@@ -132,7 +130,7 @@ class SamplingSpec(Section):
         default=1.0,
         description="Keep the likeliest tokens that make up this probability; 1 is off.",
     )
-    top_k: Annotated[Count, Field(ge=0)] = Field(
+    top_k: Annotated[int, Field(ge=0), AS_COUNT] = Field(
         default=0, description="Keep this many of the likeliest tokens; 0 is off."
     )
     min_p: Annotated[Number, Field(ge=0, le=1)] = Field(
@@ -151,14 +149,14 @@ class SamplingSpec(Section):
     )
     stop: Texts = Field(default=(), description="Text, or list of texts, that end the output.")
     stop_token_ids: Numbers = Field(default=(), description="Token ids that end the output.")
-    seed: Annotated[Count, Field(ge=-_INT64, lt=_INT64)] = Field(
+    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64), AS_COUNT] = Field(
         default=0, description="Same seed and row, same text, whatever runs beside it."
     )
-    n: Annotated[Count, Field(ge=1)] = Field(default=1, description="Samples per row.")
-    logprobs: Annotated[Count, Field(ge=0, le=20)] = Field(
+    n: Annotated[int, Field(ge=1), AS_COUNT] = Field(default=1, description="Samples per row.")
+    logprobs: Annotated[int, Field(ge=0, le=20), AS_COUNT] = Field(
         default=0, description="Alternatives to report per token, up to 20; 0 reports nothing."
     )
-    min_tokens: Annotated[Count, Field(ge=0)] = Field(
+    min_tokens: Annotated[int, Field(ge=0), AS_COUNT] = Field(
         default=0, description="Tokens to generate before the output may end."
     )
     ignore_eos: Flag = Field(default=False, description="Go on past the end-of-sequence token.")
@@ -182,16 +180,10 @@ class OutputSpec(Section):
     format: Literal["parquet", "jsonl", "openai-batch"] = Field(
         default="parquet", description="Format of the output."
     )
-    keep_columns: Annotated[
-        Literal["all", "none"] | tuple[str, ...],
-        keep_columns,
-        JsonSchema(
-            {"anyOf": [{"enum": ["all", "none"]}, {"type": "array", "items": {"type": "string"}}]}
-        ),
-    ] = Field(
+    keep_columns: Columns = Field(
         default="all", description="Input columns to keep beside the output: all, none or a list."
     )
-    shard_rows: Annotated[Count, Field(ge=1)] = Field(
+    shard_rows: Annotated[int, Field(ge=1), AS_COUNT] = Field(
         default=10_000, description="Rows per output file."
     )
 
@@ -248,7 +240,7 @@ class Machine(Section):
     )
     host_bandwidth: Rate = Field(default=None, description="Bandwidth of the host's memory.")
     device_bandwidth: Rate = Field(default=None, description="Bandwidth of the device's memory.")
-    flops: dict[Annotated[Count, Field(ge=1)], FlopRate] = Field(
+    flops: dict[Annotated[int, Field(ge=1), AS_COUNT], FlopRate] = Field(
         default_factory=dict,
         description="Rate of matrix products by number of rows, as in {64: 30TFLOP/s}.",
     )
@@ -282,7 +274,6 @@ def _hardware_tag(value: Any) -> str:
 
 
 Hardware = Annotated[
-    Annotated[Text, AfterValidator(hardware_name), Tag(NAME_TAG)]
-    | Annotated[Machine, Tag(MACHINE_TAG)],
+    Annotated[HardwareName, Tag(NAME_TAG)] | Annotated[Machine, Tag(MACHINE_TAG)],
     Discriminator(_hardware_tag),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,12 +22,15 @@ from pydantic_core import CoreSchema, core_schema
 from tightrun.io import quantities as q
 from tightrun.io.job_paths import local_input, local_output, model_or_hub_id
 
-_SIZE = r"^[0-9.]+ ?([KMGTP]i?)?B$"
-_AMOUNT = r"^([0-9.]+ ?%|[0-9.]+ ?([KMGTP]i?)?B)$"
-_RATE = r"^[0-9.]+ ?([kKMGTP]i?)?B(/s|ps)$"
-_FLOP_RATE = r"^[0-9.]+ ?[KMGTP]?FLOPS?(/s)?$"
-_DURATION = r"^([0-9.]+ ?(d|h|m|min|s) ?)+$|^([0-9]+-)?[0-9]+:[0-9]{2}:[0-9]{2}$"
+_BYTES = r"([KMGTPkmgtp]i?)?[Bb]"
+_SIZE = rf"^[0-9.]+ *{_BYTES}$"
+_SHARE = r"^[0-9.]+ *%$"
+_AMOUNT = rf"^[0-9.]+ *(%|{_BYTES})$"
+_RATE = rf"^[0-9.]+ *{_BYTES}(/s|ps)$"
+_FLOP_RATE = r"^[0-9.]+ *[KMGTPkmgtp]?([Ff][Ll][Oo][Pp][Ss]?)(/[Ss])?$"
+_DURATION = r"^([0-9.]+ *(d|h|m|min|s) *)+$|^([0-9]+-)?[0-9]+:[0-9]{2}:[0-9]{2}$"
 _COUNT = r"^[0-9]+([_,][0-9]{3})*$"
+_HARDWARE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 
 
 class SectionForm:
@@ -54,17 +57,33 @@ class SectionForm:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        forms = [{"type": "string"}] if self.shorthand else []
-        forms += [{"type": "null"}] if self.may_be_empty else []
-        return {"anyOf": [handler(schema), *forms]}
+        section = handler(schema)
+        forms = [section]
+        if self.shorthand:
+            rules = handler.resolve_ref_schema(section)["properties"][self.shorthand]
+            forms.append({key: rules[key] for key in ("type", "enum") if key in rules})
+        if self.may_be_empty:
+            forms.append({"type": "null"})
+        return {"anyOf": forms}
 
 
-def _number_or_text(pattern: str, *words: str, minimum: int = 0) -> WithJsonSchema:
-    options: list[dict[str, Any]] = [
-        {"type": "number", "minimum": minimum},
-        {"type": "string", "pattern": pattern},
-    ]
-    return WithJsonSchema({"anyOf": [*options, *([{"enum": list(words)}] if words else [])]})
+def _schema(
+    *words: str | None, pattern: str | None = None, number: dict[str, Any] | None = None
+) -> WithJsonSchema:
+    """Numbers within bounds, texts of a pattern, and a few words."""
+    forms: list[dict[str, Any]] = []
+    if number is not None:
+        forms.append({"type": "number", **number})
+    if pattern is not None:
+        forms.append({"type": "string", "pattern": pattern})
+    if words:
+        forms.append({"enum": list(words)})
+    return WithJsonSchema({"anyOf": forms})
+
+
+_ONE_TEXT_OR_LIST = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+)
 
 
 def _or_word(word: str, parse: Callable[[object], Any]) -> PlainValidator:
@@ -76,7 +95,7 @@ def _or_word(word: str, parse: Callable[[object], Any]) -> PlainValidator:
         try:
             return parse(value)
         except ValueError as error:
-            suffix = "" if f"or {word}" in str(error) else f"; or {word}"
+            suffix = "" if f"or {word}" in str(error) else f"; or write {word}"
             raise ValueError(f"{error}{suffix}") from None
 
     return PlainValidator(read)
@@ -118,7 +137,9 @@ def _print_if_set(show: Callable[[Any], Any]) -> PlainSerializer:
 def _text_or_list(value: object) -> object:
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) else _list_to_tuple(value)
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be a text or a list of texts")
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _list_to_tuple(value: object) -> object:
@@ -131,79 +152,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(strict=True)]
-Word = Annotated[str, Field(strict=True), AfterValidator(_not_blank)]
-Flag = Annotated[bool, Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(q.parse_count)]
-
-AutoCount = Annotated[
-    int | None,
-    _or_word("auto", _positive_count),
-    _print_or("auto", int),
-    _number_or_text(_COUNT, "auto", minimum=1),
-]
-AutoShare = Annotated[
-    float | None,
-    _or_word("auto", q.parse_share),
-    _print_or("auto", float),
-    _number_or_text(r"^[0-9.]+ ?%$", "auto"),
-]
-MemoryAmount = Annotated[
-    q.Amount, PlainValidator(_positive_amount), PlainSerializer(str), _number_or_text(_AMOUNT)
-]
-DiskAmount = Annotated[
-    q.Amount | None,
-    _or_word("auto", q.parse_amount),
-    _print_or("auto"),
-    _number_or_text(_AMOUNT, "auto"),
-]
-Duration = Annotated[
-    float | None,
-    _or_word("none", q.parse_duration),
-    _print_or("none", q.format_duration),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DURATION}, {"enum": ["none"]}]}),
-]
-FailureLimit = Annotated[
-    q.Tolerance | None,
-    _or_word("none", q.parse_tolerance),
-    _print_or("none", lambda limit: limit.count if limit.share is None else str(limit)),
-    _number_or_text(r"^[0-9.]+ ?%$", "none"),
-]
-
-MemorySize = Annotated[
-    int | None,
-    _optional(_positive_size),
-    _print_if_set(q.format_size),
-    _number_or_text(_SIZE),
-]
-DiskSize = Annotated[
-    int | None, _optional(q.parse_size), _print_if_set(q.format_size), _number_or_text(_SIZE)
-]
-Rate = Annotated[
-    float | None,
-    _optional(q.parse_rate),
-    _print_if_set(q.format_rate),
-    WithJsonSchema({"type": "string", "pattern": _RATE}),
-]
-FlopRate = Annotated[
-    float,
-    PlainValidator(q.parse_flop_rate),
-    PlainSerializer(q.format_flop_rate),
-    WithJsonSchema({"type": "string", "pattern": _FLOP_RATE}),
-]
-
-Texts = Annotated[tuple[Word, ...], BeforeValidator(_text_or_list)]
-Numbers = Annotated[tuple[Annotated[Count, Field(ge=0)], ...], BeforeValidator(_list_to_tuple)]
-ModelPath = Annotated[Word, AfterValidator(model_or_hub_id)]
-InputPaths = Annotated[
-    tuple[Annotated[Word, AfterValidator(local_input)], ...], BeforeValidator(_text_or_list)
-]
-OutputPath = Annotated[Word, AfterValidator(local_output)]
-
-
-def hardware_name(name: str) -> str:
-    """`auto`, `cpu`, or a CUDA device; `cuda` is the first one, `cuda:0`."""
+def _hardware_name(name: str) -> str:
     if name == "cuda":
         return "cuda:0"
     if name in ("auto", "cpu") or re.fullmatch(r"cuda:[0-9]{1,3}", name):
@@ -216,7 +165,98 @@ def _columns(value: object) -> object:
         return value
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError("must be all, none or a list of column names")
+    example = value if isinstance(value, str) and value else "question"
+    raise ValueError(f"must be all, none or a list of columns such as [{example}]")
 
 
-keep_columns = PlainValidator(_columns)
+Text = Annotated[str, Field(strict=True)]
+Word = Annotated[str, Field(strict=True), AfterValidator(_not_blank)]
+Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+AS_COUNT = BeforeValidator(q.parse_count)
+
+AutoCount = Annotated[
+    int | None,
+    _or_word("auto", _positive_count),
+    _print_or("auto", int),
+    _schema("auto", None, pattern=_COUNT, number={"minimum": 1}),
+]
+AutoShare = Annotated[
+    float | None,
+    _or_word("auto", q.parse_share),
+    _print_or("auto", float),
+    _schema("auto", None, pattern=_SHARE, number={"minimum": 0, "maximum": 1}),
+]
+MemoryAmount = Annotated[
+    q.Amount,
+    PlainValidator(_positive_amount),
+    PlainSerializer(str),
+    _schema(pattern=_AMOUNT, number={"exclusiveMinimum": 0}),
+]
+DiskAmount = Annotated[
+    q.Amount | None,
+    _or_word("auto", q.parse_amount),
+    _print_or("auto"),
+    _schema("auto", None, pattern=_AMOUNT, number={"minimum": 0}),
+]
+Duration = Annotated[
+    float | None,
+    _or_word("none", q.parse_duration),
+    _print_or("none", q.format_duration),
+    _schema("none", None, pattern=_DURATION),
+]
+FailureLimit = Annotated[
+    q.Tolerance | None,
+    _or_word("none", q.parse_tolerance),
+    _print_or("none", lambda limit: limit.count if limit.share is None else str(limit)),
+    _schema("none", None, pattern=_SHARE, number={"minimum": 0}),
+]
+
+MemorySize = Annotated[
+    int | None,
+    _optional(_positive_size),
+    _print_if_set(q.format_size),
+    _schema(None, pattern=_SIZE, number={"minimum": 2**20}),
+]
+DiskSize = Annotated[
+    int | None,
+    _optional(q.parse_size),
+    _print_if_set(q.format_size),
+    _schema(None, pattern=_SIZE, number={"minimum": 0}),
+]
+Rate = Annotated[
+    float | None,
+    _optional(q.parse_rate),
+    _print_if_set(q.format_rate),
+    _schema(None, pattern=_RATE),
+]
+FlopRate = Annotated[
+    float,
+    PlainValidator(q.parse_flop_rate),
+    PlainSerializer(q.format_flop_rate),
+    _schema(pattern=_FLOP_RATE),
+]
+
+Texts = Annotated[tuple[Word, ...], BeforeValidator(_text_or_list), _ONE_TEXT_OR_LIST]
+Numbers = Annotated[
+    tuple[Annotated[int, Field(ge=0), AS_COUNT], ...], BeforeValidator(_list_to_tuple)
+]
+ModelPath = Annotated[Word, AfterValidator(model_or_hub_id)]
+InputPaths = Annotated[
+    tuple[Annotated[Word, AfterValidator(local_input)], ...],
+    BeforeValidator(_text_or_list),
+    _ONE_TEXT_OR_LIST,
+]
+OutputPath = Annotated[Word, AfterValidator(local_output)]
+Columns = Annotated[
+    Literal["all", "none"] | tuple[str, ...],
+    PlainValidator(_columns),
+    WithJsonSchema(
+        {"anyOf": [{"enum": ["all", "none"]}, {"type": "array", "items": {"type": "string"}}]}
+    ),
+]
+HardwareName = Annotated[
+    Text,
+    AfterValidator(_hardware_name),
+    WithJsonSchema({"type": "string", "pattern": _HARDWARE}),
+]

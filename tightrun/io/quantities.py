@@ -265,5 +265,7 @@ def _plain(number: Decimal) -> str:
 def _clip(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 128:
         return "that number"
+    if value is None or isinstance(value, bool):
+        return "nothing" if value is None else str(value).lower()
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else text[:37] + "..."
