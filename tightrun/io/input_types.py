@@ -19,14 +19,23 @@ class InputError(ValueError):
     """The input cannot be used as it is; the message says where and what to do about it."""
 
 
+class BadRowError(ValueError):
+    """A row that cannot be executed: a code of `core.ERROR_CODES`, and why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One file (or one split of a dataset) of the job, as the scan found it.
 
     `name` is the path relative to the input's root, in the source_file column and in made-up
     ids. `path` is where the person put it; `data_path` what is really read (the spooled copy of
-    stdin or of a compressed file, else the same). Every `index_step` rows of a line file,
-    `offsets` and `lines` hold the byte and the line number (from 1) that a row begins at.
+    stdin or of a compressed file, else the same). For a line file, `offsets` and `lines` hold the
+    byte and the line number (from 1) at which every 1,024th row begins. `stamp` tells a file that
+    has changed since.
     """
 
     name: str
@@ -37,7 +46,6 @@ class Source:
     rows: int
     bytes: int
     stamp: tuple[int, int]
-    index_step: int = 0
     offsets: np.ndarray | None = None
     lines: np.ndarray | None = None
 
@@ -69,7 +77,6 @@ class Scan:
     fingerprint: str
     columns: tuple[str, ...] = ()
     json_columns: frozenset[str] = frozenset()
-    exact_numbers: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -79,8 +86,8 @@ class InputChunk:
 
     It crosses neither a source nor a multiple of the job's shard_rows. `items` holds a Request
     per row, or, where the row cannot be executed, a Completion with `.error` and no samples.
-    `columns` holds the kept input columns of exactly these rows, in the scan's schema; an OpenAI
-    batch line has one such column, `url` (null where the line could not be read).
+    `columns` holds the kept input columns of exactly these rows, in the scan's schema. An OpenAI
+    batch line has none; `Request.raw` says which of the two urls it came for.
     """
 
     start: int

@@ -1,0 +1,42 @@
+"""Bytes of the prompt texts, before any of them is a prompt: what the plan estimates from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tightrun.io.arrow_types import is_list, plain
+
+
+def text_bytes(value: Any) -> int:
+    """The UTF-8 bytes of all text in a JSON value, the names of object fields left out."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    if isinstance(value, dict):
+        return sum(map(text_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(text_bytes, value))
+    return 0
+
+
+def array_bytes(array: pa.Array) -> np.ndarray:
+    """The bytes of all text in each value of an array, int64 [rows]; 0 for a null."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return array_bytes(array.storage)
+    if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
+        return array_bytes(array.cast(plain(kind)))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        lengths = pc.fill_null(pc.binary_length(array), 0)
+        return np.asarray(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+    if is_list(kind):
+        inner = array_bytes(pc.list_flatten(array))
+        parents = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        return np.bincount(parents, weights=inner, minlength=len(array)).astype(np.int64)
+    if pa.types.is_struct(kind):
+        fields = [array_bytes(field) for field in array.flatten()]
+        return np.sum(fields, axis=0) if fields else np.zeros(len(array), np.int64)
+    return np.zeros(len(array), np.int64)

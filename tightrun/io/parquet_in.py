@@ -1,0 +1,81 @@
+"""Parquet files, read in small batches that hold only the columns asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tightrun.io.input_types import InputError
+from tightrun.io.tables import batch_rows
+
+# Pages are read through a buffer of this size; without one, a row group's columns are read whole.
+_BUFFER_BYTES = 1 << 20
+
+
+class ParquetTable:
+    """One Parquet file; raises InputError if it is none, or has two columns of one name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._open() as file:
+            self._groups = file.metadata
+            self.schema: pa.Schema = file.schema_arrow
+        self.rows: int = self._groups.num_rows
+        status = path.stat()
+        self.bytes = status.st_size
+        self.stamp = (status.st_size, status.st_mtime_ns)
+        twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{path} has two columns named {twice[0]!r}; rename one of them in the file"
+            )
+
+    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[pa.RecordBatch]:
+        """See `Table`."""
+        names = [name for name in self.schema.names if name in set(columns)]
+        with self._open() as file:
+            for group in range(self._groups.num_row_groups):
+                rows = self._groups.row_group(group).num_rows
+                if start < rows:
+                    yield from self._group_batches(file, group, names, start)
+                start = max(0, start - rows)
+
+    def _group_batches(
+        self, file: pq.ParquetFile, group: int, names: list[str], skip: int
+    ) -> Iterator[pa.RecordBatch]:
+        try:
+            rows = self._groups.row_group(group).num_rows
+            size = batch_rows(self._group_bytes(group, names), rows)
+            read = file.iter_batches(size, row_groups=[group], columns=names, use_threads=False)
+            for batch in read:
+                if skip < batch.num_rows:
+                    yield batch.slice(skip).select(names)
+                skip = max(0, skip - batch.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+
+    def _group_bytes(self, group: int, names: list[str]) -> int:
+        metadata = self._groups.row_group(group)
+        columns = (metadata.column(i) for i in range(metadata.num_columns))
+        wanted = set(names)
+        return sum(
+            column.total_uncompressed_size
+            for column in columns
+            if column.path_in_schema.split(".")[0] in wanted or column.path_in_schema in wanted
+        )
+
+    def _open(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self._path} cannot be read as Parquet ({error}); it may be cut off: "
+            "copy it again or leave it out of input.path"
+        )
