@@ -86,7 +86,7 @@ def _validate(
         found = model.model_validate(tree.value, context={"base": base, "home": env.get("HOME")})
     except ValidationError as error:
         # What was not read cannot be judged: an unset variable is one problem, not two.
-        unread = [problem.path for problem in problems if problem.path]
+        unread = [p.path for p in problems if p.path and p.place == tree.origins.place(p.path)]
         problems += [
             problem
             for problem in explain(error, tree.origins, sections)

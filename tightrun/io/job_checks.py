@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from tightrun.io.job_paths import STDIN
 
 if TYPE_CHECKING:
+    from tightrun.io.job_model import Job
     from tightrun.io.job_sections import InputSpec, Machine, OutputSpec, SamplingSpec
 
 CHECK_FAILED = "check_failed"
@@ -17,7 +18,7 @@ _JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 class Conflict(NamedTuple):
-    """A field (empty: the section itself) that does not go with the others."""
+    """A field (dotted; empty: the section itself) that does not go with the others."""
 
     field: str
     message: str
@@ -81,6 +82,12 @@ def machine_problems(spec: Machine) -> Iterator[Conflict]:
     """An emulated device is nothing without the size of its memory."""
     if spec.device == "emulated" and spec.gpu_memory is None:
         yield Conflict("", "an emulated device needs gpu_memory, such as 400MiB")
+
+
+def job_problems(job: Job) -> Iterator[Conflict]:
+    """An output that would be read as input by the next run."""
+    if job.output.path.rstrip("/") in [path.rstrip("/") for path in job.input.path]:
+        yield Conflict("output.path", "is the input as well; name another file or folder")
 
 
 def _prompt_conflicts(spec: InputSpec) -> Iterator[Conflict]:

@@ -82,7 +82,7 @@ def _problems(
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == CHECK_FAILED:
         for conflict in context["conflicts"]:
-            below = (*path, conflict.field) if conflict.field else path
+            below = (*path, *conflict.field.split(".")) if conflict.field else path
             yield Problem(origins.place(below), below, conflict.message)
     elif kind in ("extra_forbidden", "invalid_key"):
         message = _unknown_key(path, sections)
@@ -93,6 +93,8 @@ def _problems(
         origin = origins.find(path)
         secret = any(looks_secret(name) for name in origin.variables)
         message = f"does not accept {origin.written}" if secret else _wrong_value(detail)
+        if kind == "string_type" and origin.variables:
+            message = message.replace("put it in quotes", f"write !!str {origin.written}")
         yield Problem(origin.value, path, message)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
+from tightrun.io import job_checks
 from tightrun.io.interpolation import looks_secret
 from tightrun.io.job_sections import (
     Hardware,
@@ -49,6 +50,11 @@ class Job(Section):
     on_overflow: Literal["error", "truncate_left"] = Field(
         default="error", description="What to do with a prompt longer than the context."
     )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Job:
+        job_checks.refuse(job_checks.job_problems(self))
+        return self
 
     _path: Path | None = PrivateAttr(None)
     _base: Path = PrivateAttr(default_factory=Path.cwd)

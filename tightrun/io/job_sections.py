@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -276,4 +277,5 @@ def _hardware_tag(value: Any) -> str:
 Hardware = Annotated[
     Annotated[HardwareName, Tag(NAME_TAG)] | Annotated[Machine, Tag(MACHINE_TAG)],
     Discriminator(_hardware_tag),
+    BeforeValidator(lambda value: "auto" if value is None else value),
 ]

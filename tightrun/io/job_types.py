@@ -251,6 +251,7 @@ OutputPath = Annotated[Word, AfterValidator(local_output)]
 Columns = Annotated[
     Literal["all", "none"] | tuple[str, ...],
     PlainValidator(_columns),
+    PlainSerializer(lambda value: value if isinstance(value, str) else list(value)),
     WithJsonSchema(
         {"anyOf": [{"enum": ["all", "none"]}, {"type": "array", "items": {"type": "string"}}]}
     ),

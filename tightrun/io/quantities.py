@@ -139,9 +139,12 @@ def parse_tolerance(value: object) -> Tolerance:
     if isinstance(value, float) or (isinstance(value, str) and value.rstrip().endswith("%")):
         return Tolerance(share=parse_share(value, help_text=TOLERANCE_HELP))
     try:
-        return Tolerance(count=parse_count(value))
+        count = parse_count(value)
     except ValueError:
-        raise ValueError(f"{_clip(value)} is not {TOLERANCE_HELP}") from None
+        count = -1
+    if count < 0:
+        raise ValueError(f"{_clip(value)} is not {TOLERANCE_HELP}")
+    return Tolerance(count=count)
 
 
 def parse_rate(value: object) -> float:

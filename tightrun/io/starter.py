@@ -37,7 +37,7 @@ sampling:
   # repetition_penalty: 1
   # presence_penalty: 0
   # frequency_penalty: 0
-  # stop: ["\\n\\n"]
+  # stop: []                   # texts that end the output, such as ["###"]
   # stop_token_ids: []
   # seed: 0
   # n: 1                       # samples per row

@@ -216,8 +216,8 @@ class _Builder:
             return value
         if done.variables:
             self.origins.known[path] = Origin(key, node.place, done.variables, value)
-        whole_plain = done.whole and node.plain and node.tag is None
-        return resolve_scalar(done.text) if whole_plain else done.text
+        # Quotes do not make it a text: inside { } a variable cannot do without them.
+        return resolve_scalar(done.text) if done.whole and node.tag is None else done.text
 
     def tagged(self, node: _Scalar, path: KeyPath) -> Any:
         if node.tag is None:
@@ -297,10 +297,13 @@ def _syntax_problem(error: yaml.YAMLError, text: str, source: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     said = error.problem or error.context or "cannot be read"
     place = _place(source, mark) if mark else Place(source)
-    return Problem(place, (), f"not valid YAML: {said}{_syntax_hint(said)}")
+    before = text[: mark.index] if mark else ""
+    return Problem(place, (), f"not valid YAML: {said}{_syntax_hint(said, before)}")
 
 
-def _syntax_hint(said: str) -> str:
+def _syntax_hint(said: str, before: str) -> str:
+    if before.endswith("$"):
+        return "; inside { } or [ ] a ${VAR} needs quotes"
     if "'\\t'" in said:
         return "; a tab stands where spaces are meant"
     if "mapping values are not allowed" in said:
