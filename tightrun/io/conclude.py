@@ -35,6 +35,8 @@ def conclude(scanner: Scanner, job: Job) -> Scan:
         raise InputError(f"the input has no rows: there are none in {empty}")
     kinds = {source.kind for source in sources if source.rows}
     names = scanner.columns.names
+    if not names and scanner.first_problem is not None:
+        raise InputError(f"no row of the input can be read; the first: {scanner.first_problem}")
     if kinds != {"openai-batch"}:
         _refuse_no_text(choose_prompt(job.input, names), scanner)
         choose_id(job.input, names)

@@ -50,6 +50,7 @@ class Scanner:
         self.columns = SchemaUnion(partial(keeps, job.output))
         self.batch = BatchLineReader(job)
         self.sources: list[Source] = []
+        self.first_problem: str | None = None
 
     @property
     def rows(self) -> int:
@@ -145,6 +146,8 @@ class Scanner:
         row = parse_line(line)
         if not isinstance(row, BadRowError):
             self.columns.observe(row)
+        elif self.first_problem is None:
+            self.first_problem = f"{made_up.rpartition('#')[0]}:{line.number}: {row}"
         self._add(identify(self._id_of, row, made_up), self._length(row, line))
 
     def _batch_row(self, line: Line, made_up: str) -> None:
