@@ -140,6 +140,27 @@ def test_an_unknown_key_is_answered_with_the_one_that_was_meant(key: str, meant:
     assert str(error.value) == f"job: {key}: unknown key; did you mean {meant}?"
 
 
+@pytest.mark.parametrize("key", [5, None, 1.5, True, (1, 2), "<name>", "[key]", ""])
+def test_a_key_that_is_no_word_is_unknown_like_any_other(key: object) -> None:
+    (line,) = said("input", {key: 1})  # type: ignore[dict-item]
+    assert "unknown key; " in line
+
+
+def test_a_form_of_hardware_is_no_key() -> None:
+    assert (
+        "hardware.<machine>: unknown key" in said("hardware", {"device": "cpu", "<machine>": 1})[0]
+    )
+
+
+def test_a_bad_number_of_rows_is_pointed_at_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = GOOD + "hardware:\n  device: cuda\n  flops: {many: 30TFLOP/s}\n"
+    assert messages(text, tmp_path, monkeypatch) == [
+        "job.yaml:6:11: hardware.flops.many: 'many' is not a whole number"
+    ]
+
+
 def test_a_key_like_no_other_is_answered_with_what_there_is() -> None:
     assert said("output", {"zzz": 1}) == [
         "job: output.zzz: unknown key; known here: path, format, keep_columns, shard_rows"

@@ -62,7 +62,7 @@ def load_or_refuse(source: Any, *overrides: str) -> Job | None:
 
 
 @given(st.dictionaries(keys, values, max_size=6) | half_right())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mapping_is_a_job_or_a_job_error(source: dict[Any, Any]) -> None:
     load_or_refuse(source)
 
@@ -73,7 +73,7 @@ def test_any_mapping_is_a_job_or_a_job_error(source: dict[Any, Any]) -> None:
         optional=dict.fromkeys(["sampling", "limits", "policy", "hardware", "on_overflow"], values),
     )
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_job_that_loads_can_be_printed(changes: dict[str, Any]) -> None:
     smallest = {"model": "o/n", "input": {"path": "x"}, "output": {"path": "o"}}
     job = load_or_refuse({**smallest, **changes}) or load_job(smallest)
@@ -90,7 +90,7 @@ def test_a_job_that_loads_can_be_printed(changes: dict[str, Any]) -> None:
         max_size=4,
     )
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_override_is_applied_or_a_job_error(overrides: list[str]) -> None:
     load_or_refuse({"model": "o/n", "input": {"path": ["x"]}, "output": {}}, *overrides)
 
@@ -99,7 +99,7 @@ STRUCTURE = st.text(alphabet="model: inputpath{}[]$&*!<>|-#'\"\n\t 0123,.%~", ma
 
 
 @given(STRUCTURE | st.text(max_size=40) | st.binary(max_size=40))
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_file_is_a_job_or_a_job_error(
     tmp_path_factory: pytest.TempPathFactory, content: str | bytes
 ) -> None:

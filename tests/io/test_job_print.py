@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrun.io.job import (
@@ -100,6 +100,7 @@ def test_a_secret_stays_one_when_the_job_is_overridden(tmp_path: Path) -> None:
 PRINTABLE_OR_NOT = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(
     stop=st.lists(PRINTABLE_OR_NOT, max_size=3),
     system=st.none() | st.text(st.characters(codec="utf-8")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrun.io import quantities as q
@@ -53,6 +53,7 @@ def test_a_size_that_is_none_says_what_is_one(text: object, remedy: str) -> None
         q.parse_size(text)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_sizes_read_back_as_they_were_written(size: int) -> None:
     assert q.parse_size(q.format_size(size)) == size
@@ -92,6 +93,7 @@ def test_an_amount_has_its_share_as_a_float_and_its_bytes_as_an_int() -> None:
     assert isinstance(q.Amount(bytes=77).value, int)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_shares_read_back_as_they_were_written(share: float) -> None:
     text = q.format_share(share)
@@ -137,6 +139,7 @@ def test_a_rate_of_computing_that_is_none_is_refused(text: object) -> None:
         q.parse_flop_rate(text)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e20))
 def test_rates_read_back_as_they_were_written(rate: float) -> None:
     assert q.parse_rate(q.format_rate(rate)) == rate
@@ -169,6 +172,7 @@ def test_a_duration_that_is_none_says_what_is_one(text: object) -> None:
         q.parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(1, 10**9).map(float), st.floats(1e-3, 1e9)))
 def test_durations_read_back_as_they_were_written(seconds: float) -> None:
     assert q.parse_duration(q.format_duration(seconds)) == seconds

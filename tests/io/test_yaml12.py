@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrun.io.interpolation import escape, interpolator
@@ -213,11 +213,13 @@ def test_the_origin_knows_the_variables_and_what_was_written() -> None:
     assert (origin.variables, origin.written) == (("X",), "a${X}${Y:-d}")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_an_escaped_text_is_itself(text: str) -> None:
     assert interpolator({})(escape(text)).text == text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab:-[]{}&*#!|>'\"%@`?,~0 \n\t<$\\", max_size=60))
 def test_any_text_is_a_document_or_a_yaml_error(text: str) -> None:
     with suppress(YamlError):

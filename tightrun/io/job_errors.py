@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from tightrun.io.interpolation import looks_secret
 from tightrun.io.job_checks import CHECK_FAILED
+from tightrun.io.job_sections import MACHINE_TAG, NAME_TAG
 from tightrun.io.places import KeyPath, Origins, Problem, dotted
 
 _KEYS_ELSEWHERE = {
@@ -45,6 +46,9 @@ _VALUES_ELSEWHERE = {
 }
 
 
+_NO_SUCH_KEY = ("extra_forbidden", "invalid_key")
+
+
 class JobError(ValueError):
     """A job that cannot be read. `errors` has every problem found; the text has one a line."""
 
@@ -56,7 +60,7 @@ class JobError(ValueError):
 def explain(
     error: ValidationError, origins: Origins, sections: Mapping[KeyPath, type[BaseModel]]
 ) -> list[Problem]:
-    """The problems of a failed validation, with places, in the order of the file.
+    """The problems of a failed validation, with places.
 
     `sections` are the models by the path they stand at.
     """
@@ -78,28 +82,41 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 def _problems(
     detail: ErrorDetails, origins: Origins, sections: Mapping[KeyPath, type[BaseModel]]
 ) -> Iterator[Problem]:
-    path = tuple(part for part in detail["loc"] if not _is_marker(part))
     kind, context = detail["type"], detail.get("ctx", {})
+    path, of_key = _place_in_file(detail["loc"], kind)
     if kind == CHECK_FAILED:
         for conflict in context["conflicts"]:
             below = (*path, *conflict.field.split(".")) if conflict.field else path
             yield Problem(origins.place(below), below, conflict.message)
-    elif kind in ("extra_forbidden", "invalid_key"):
-        message = _unknown_key(path, sections)
-        yield Problem(origins.place(path, of_key=True), path, message)
+    elif of_key:
+        about = _unknown_key(path, sections) if kind in _NO_SUCH_KEY else _wrong_value(detail)
+        yield Problem(origins.place(path, of_key=True), path, about)
     elif kind == "missing":
         yield Problem(origins.place(path), path, _missing(path, sections))
     else:
-        origin = origins.find(path)
-        secret = any(looks_secret(name) for name in origin.variables)
-        message = f"does not accept {origin.written}" if secret else _wrong_value(detail)
-        if kind == "string_type" and origin.variables:
-            message = message.replace("put it in quotes", f"write !!str {origin.written}")
-        yield Problem(origin.value, path, message)
+        yield _problem_of_value(detail, path, origins)
 
 
-def _is_marker(part: str | int) -> bool:
-    return isinstance(part, str) and (part.startswith("<") or part == "[key]")
+def _problem_of_value(detail: ErrorDetails, path: KeyPath, origins: Origins) -> Problem:
+    origin = origins.find(path)
+    if any(looks_secret(name) for name in origin.variables):
+        return Problem(origin.value, path, f"does not accept {origin.written}")
+    message = _wrong_value(detail)
+    if detail["type"] == "string_type" and origin.variables:
+        message = message.replace("put it in quotes", f"write !!str {origin.written}")
+    return Problem(origin.value, path, message)
+
+
+def _place_in_file(location: tuple[str | int, ...], kind: str) -> tuple[KeyPath, bool]:
+    """The path in the file, and whether the error is about its key.
+
+    Pydantic adds which form of `hardware` it took, and "[key]" after a key that is no number.
+    """
+    if location[:1] == ("hardware",) and location[1:2] in [(NAME_TAG,), (MACHINE_TAG,)]:
+        location = (location[0], *location[2:])
+    if kind in _NO_SUCH_KEY:
+        return location, True
+    return (location[:-1], True) if location[-1:] == ("[key]",) else (location, False)
 
 
 def _unknown_key(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:
