@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tightrun.io.interpolation import looks_secret
@@ -94,16 +95,27 @@ def _problems(
     elif kind == "missing":
         yield Problem(origins.place(path), path, _missing(path, sections))
     else:
-        yield _problem_of_value(detail, path, origins)
+        yield _problem_of_value(detail, path, origins, sections)
 
 
-def _problem_of_value(detail: ErrorDetails, path: KeyPath, origins: Origins) -> Problem:
+def _problem_of_value(
+    detail: ErrorDetails,
+    path: KeyPath,
+    origins: Origins,
+    sections: Mapping[KeyPath, type[BaseModel]],
+) -> Problem:
     origin = origins.find(path)
     if any(looks_secret(name) for name in origin.variables):
         return Problem(origin.value, path, f"does not accept {origin.written}")
     message = _wrong_value(detail)
     if detail["type"] == "string_type" and origin.variables:
         message = message.replace("put it in quotes", f"write !!str {origin.written}")
+    if path in sections:
+        first = next(iter(sections[path].model_fields))
+        message = message.replace("(key: value)", f"such as {{{first}: ...}}")
+    field = _field(path, sections)
+    if field and field.is_required():
+        message = message.replace(", or remove the line", "")
     return Problem(origin.value, path, message)
 
 
@@ -153,9 +165,13 @@ def _meant(
 
 
 def _missing(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> str:
-    section = sections.get(path[:-1])
-    field = section.model_fields.get(str(path[-1])) if section else None
+    field = _field(path, sections)
     return f"missing. {field.description}" if field and field.description else "missing"
+
+
+def _field(path: KeyPath, sections: Mapping[KeyPath, type[BaseModel]]) -> FieldInfo | None:
+    section = sections.get(path[:-1])
+    return section.model_fields.get(str(path[-1])) if section and path else None
 
 
 def _wrong_value(detail: ErrorDetails) -> str:
