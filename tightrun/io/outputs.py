@@ -156,14 +156,14 @@ class OutputWriter:
             self._disk.make_folder(place.data)
             self._disk.make_folder(place.bookkeeping)
             self._disk.make_folder(place.journal, 0o700)
+            self._write_about()
+            about = {"run": self._manifest.run, "rows": self.rows}
+            self.events.event("started", **about, fingerprint=self.fingerprint)
         except OSError as error:
             raise OutputError(
-                f"output.path: {place.target} cannot be written ({error}); name another"
+                f"output.path: {place.target} cannot be written ({error}); make room or name "
+                "another"
             ) from error
-        self._write_about()
-        self.events.event(
-            "started", run=self._manifest.run, rows=self.rows, fingerprint=self.fingerprint
-        )
         self._thread = WriteBehind(
             every=self._sync, period_s=_SYNC_S, failed=self.window.abandon, name="tightrun-writer"
         )

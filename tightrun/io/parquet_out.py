@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tightrun.io.durable import DiskFile
 from tightrun.io.input_types import InputChunk
+from tightrun.io.output_place import OutputError
 from tightrun.io.rows import RowShape
 from tightrun.io.shard import Piece, Stamp
 
@@ -43,21 +44,22 @@ class ParquetFormat:
         schema = self._shape.schema
         with pq.ParquetWriter(file, schema, compression=_COMPRESSION) as writer:
             writer.add_key_value_metadata(about)
-            waiting: list[pa.RecordBatch] = []
-            for piece in pieces:
-                rows = [finished.completion for finished in piece.finished]
-                waiting.append(self._shape.batch(rows, piece.kept))
-                if _is_group(waiting):
-                    writer.write_table(pa.Table.from_batches(waiting, schema))
-                    waiting.clear()
-            if waiting:
-                writer.write_table(pa.Table.from_batches(waiting, schema))
+            for group in self._groups(pieces):
+                writer.write_table(pa.Table.from_batches(group, schema))
 
-
-def _is_group(batches: list[pa.RecordBatch]) -> bool:
-    rows: int = sum(batch.num_rows for batch in batches)
-    nbytes: int = sum(batch.nbytes for batch in batches)
-    return rows >= GROUP_ROWS or nbytes >= GROUP_BYTES
+    def _groups(self, pieces: Iterable[Piece]) -> Iterator[list[pa.RecordBatch]]:
+        group: list[pa.RecordBatch] = []
+        rows = nbytes = 0
+        for piece in pieces:
+            completions = [finished.completion for finished in piece.finished]
+            group.append(self._shape.batch(completions, piece.kept))
+            rows += group[-1].num_rows
+            nbytes += group[-1].nbytes
+            if rows >= GROUP_ROWS or nbytes >= GROUP_BYTES:
+                yield group
+                group, rows, nbytes = [], 0, 0
+        if group:
+            yield group
 
 
 def _refuse_unwritable(schema: pa.Schema) -> None:
@@ -66,7 +68,7 @@ def _refuse_unwritable(schema: pa.Schema) -> None:
         try:
             pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-            raise ValueError(
+            raise OutputError(
                 f"column {field.name!r} ({field.type}) cannot be written to Parquet: {error}; "
                 "leave it out with output.keep_columns, or use output.format: jsonl"
             ) from error

@@ -23,16 +23,16 @@ class WriteBehind:
     def __init__(
         self,
         *,
-        every: Callable[[], None],
+        every: Callable[[], object],
         period_s: float,
-        failed: Callable[[], None],
+        failed: Callable[[], object],
         name: str,
     ) -> None:
         self._every = every
         self._period_s = period_s
         self._failed = failed
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Callable[[], None], int]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], int]] = deque()
         self._bytes = 0
         self._busy = False
         self._closed = False
@@ -40,7 +40,7 @@ class WriteBehind:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def give(self, work: Callable[[], None], nbytes: int = 0, room: int = 0) -> None:
+    def give(self, work: Callable[[], object], nbytes: int = 0, room: int = 0) -> None:
         """Adds work that keeps about `nbytes` in memory; waits until `room` is enough for all.
 
         Work larger than `room` is taken when nothing else waits.
