@@ -54,9 +54,8 @@ class Attention {
       : problem_(problem), threads_(threads), packed_(problem.k.width, problem.v.width) {}
 
   void run(const OpenMp& omp) {
-    const int64_t row_words = packed_.value_stride + 2;
-    plan_ = cut(problem_, row_words, threads_);
-    const std::vector<int> order = longest_first(plan_.pieces);
+    plan_ = cut(problem_, packed_.value_stride + 2, threads_);
+    order_ = longest_first(plan_.pieces);
     const int rows = round_up(std::max(kQueryRows, problem_.group), kTileRows);
     const int64_t per_thread = round_up(Workspace<Math>::words(packed_, rows), 64);
     const Words memory = allocate_words(per_thread * threads_);
@@ -66,33 +65,42 @@ class Attention {
     for (size_t i = 0; i < counters; ++i)
       unfinished_[i] = plan_.splits[i / problem_.kv_heads].parts;
 
-    share_out(omp, static_cast<int64_t>(order.size()) * problem_.kv_heads, threads_,
-              [&](int64_t item, int thread) {
-                const Piece& piece = plan_.pieces[order[item / problem_.kv_heads]];
-                Workspace<Math> work(memory.get() + per_thread * thread, packed_, rows);
-                run_piece(piece, static_cast<int>(item % problem_.kv_heads), work);
-              });
+    const int64_t items = static_cast<int64_t>(order_.size()) * problem_.kv_heads;
+    share_out(omp, items, threads_, [&](int64_t item, int64_t next, int thread) {
+      Workspace<Math> work(memory.get() + per_thread * thread, packed_, rows);
+      const Piece piece = piece_of(item);
+      if (is_decode(piece)) {
+        const Piece following = piece_of(std::min(next, items - 1));
+        attend_decode(problem_, piece, is_decode(following) ? &following : nullptr, packed_, work);
+      } else {
+        attend_prefill(problem_, piece, packed_, work);
+      }
+      finish(piece, work.sums);
+    });
   }
 
  private:
-  void run_piece(const Piece& piece, int kv_head, Workspace<Math>& work) {
-    attend_piece<Math>(problem_, piece, kv_head, packed_, work);
-    if (piece.split < 0) {
-      finish_rows<Math>(problem_, piece, kv_head, work.sums);
-      return;
-    }
+  Piece piece_of(int64_t item) const {
+    Piece piece = plan_.pieces[order_[item / problem_.kv_heads]];
+    piece.kv_head = static_cast<int>(item % problem_.kv_heads);
+    return piece;
+  }
+
+  bool is_decode(const Piece& piece) const { return problem_.q_len[piece.sequence] == 1; }
+
+  // Writes the output rows, or leaves the sums for whoever finishes the last part of them.
+  void finish(const Piece& piece, const Sums& sums) {
+    if (piece.split < 0) return finish_rows<Math>(problem_, piece, sums);
     const Split& split = plan_.splits[piece.split];
-    const Sums mine = part_sums(split, kv_head, piece.part);
-    std::copy_n(work.sums.values, static_cast<int64_t>(split.rows) * mine.stride, mine.values);
-    std::copy_n(work.sums.most, split.rows, mine.most);
-    std::copy_n(work.sums.weight, split.rows, mine.weight);
-    std::atomic<int>& unfinished = unfinished_[piece.split * problem_.kv_heads + kv_head];
+    const auto part = [&](int i) { return part_sums(split, piece.kv_head, i); };
+    const Sums mine = part(piece.part);
+    std::copy_n(sums.values, static_cast<int64_t>(split.rows) * mine.stride, mine.values);
+    std::copy_n(sums.most, split.rows, mine.most);
+    std::copy_n(sums.weight, split.rows, mine.weight);
+    std::atomic<int>& unfinished = unfinished_[piece.split * problem_.kv_heads + piece.kv_head];
     if (unfinished.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-    std::vector<Sums> parts;
-    for (int part = 0; part < split.parts; ++part)
-      parts.push_back(part_sums(split, kv_head, part));
-    join_parts(parts.data(), split.parts, split.rows);
-    finish_rows<Math>(problem_, piece, kv_head, parts[0]);
+    join_parts(part, split.parts, split.rows);
+    finish_rows<Math>(problem_, piece, part(0));
   }
 
   Sums part_sums(const Split& split, int kv_head, int part) const {
@@ -107,6 +115,7 @@ class Attention {
   const int threads_;
   const Packed<Math> packed_;
   Schedule plan_;
+  std::vector<int> order_;
   Words split_memory_;
   std::unique_ptr<std::atomic<int>[]> unfinished_;
 };

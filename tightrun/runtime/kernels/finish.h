@@ -36,30 +36,31 @@ void finish_row(const Problem<typename Math::Stored>& problem, int token, int he
 }
 
 template <class Math>
-void finish_rows(const Problem<typename Math::Stored>& problem, const Piece& piece, int kv_head,
+void finish_rows(const Problem<typename Math::Stored>& problem, const Piece& piece,
                  const Sums& sums) {
   const int first = problem.q_start[piece.sequence] + piece.q_begin;
   for (int row = 0; row < piece.q_count * problem.group; ++row)
     finish_row<Math>(problem, first + row / problem.group,
-                     kv_head * problem.group + row % problem.group,
+                     piece.kv_head * problem.group + row % problem.group,
                      sums.values + static_cast<int64_t>(row) * sums.stride, sums.most[row],
                      sums.weight[row]);
 }
 
-// Joins the sums of `parts` pieces that share the rows into the first, always in the same order.
-inline void join_parts(const Sums* parts, int count, int rows) {
-  const Sums& into = parts[0];
+// Joins the sums part(0) ... part(count - 1) over the same rows into the first, in this order.
+template <class Part>
+void join_parts(Part&& part, int count, int rows) {
+  const Sums into = part(0);
   for (int row = 0; row < rows; ++row) {
     float most = kMinusInfinity;
-    for (int i = 0; i < count; ++i) most = std::max(most, parts[i].most[row]);
+    for (int i = 0; i < count; ++i) most = std::max(most, part(i).most[row]);
     float weight = 0;
     for (int i = 0; i < count; ++i) {
-      const float factor = std::exp2(parts[i].most[row] - most);
+      const float factor = std::exp2(part(i).most[row] - most);
       const int64_t at = static_cast<int64_t>(row) * into.stride;
-      weight += factor * parts[i].weight[row];
+      weight += factor * part(i).weight[row];
       for (int c = 0; c < into.stride; c += kLanes) {
-        const F32 part = load<F32>(parts[i].values + at + c) * factor;
-        store(into.values + at + c, i == 0 ? part : part + load<F32>(into.values + at + c));
+        const F32 more = load<F32>(part(i).values + at + c) * factor;
+        store(into.values + at + c, i == 0 ? more : more + load<F32>(into.values + at + c));
       }
     }
     into.most[row] = most;

@@ -7,6 +7,10 @@
 
 namespace tightrun {
 
+// Decode rows are cut at multiples of this many keys, whatever else is in the batch and however many
+// threads there are, so that a sequence's output depends on neither.
+constexpr int kDecodeKeys = 512;
+constexpr int kDecodeRows = 8;  // heads that share a pass over the keys
 constexpr int kKeyTile = 64;
 constexpr int kQueryRows = 192;  // rows of a piece aimed at: packing a key tile is then 2 % of the work
 
@@ -23,6 +27,9 @@ struct Packed {
         value_stride(round_up(value_width, kLanes * Math::kPerWord)) {}
 };
 
+// Scores a thread holds at a time: of a decode piece, or of a tile of query rows and a tile of keys.
+constexpr int kScores = std::max(kDecodeRows * kDecodeKeys, kTileRows * kKeyTile);
+
 // What one thread works in.
 template <class Math>
 struct Workspace {
@@ -30,12 +37,12 @@ struct Workspace {
   uint32_t *queries, *keys, *values, *weights;
   float *scores;
   Sums sums;
-  const T* rows[kKeyTile];
+  const T *keys_at[kDecodeKeys], *values_at[kDecodeKeys];  // addresses of rows
 
   static int64_t words(const Packed<Math>& packed, int rows) {
     return static_cast<int64_t>(rows) * (packed.key_stride + packed.value_stride + 2) +
            kKeyTile * (packed.key_stride + packed.value_stride / Math::kPerWord) +
-           2 * kTileRows * kKeyTile + 8 * kLanes;
+           2 * kScores + 8 * kLanes;
   }
 
   Workspace(uint32_t* memory, const Packed<Math>& packed, int rows) {
@@ -46,8 +53,8 @@ struct Workspace {
     };
     keys = take(static_cast<int64_t>(kKeyTile) * packed.key_stride);
     values = take(static_cast<int64_t>(kKeyTile / Math::kPerWord) * packed.value_stride);
-    weights = take(kTileRows * kKeyTile);
-    scores = reinterpret_cast<float*>(take(kTileRows * kKeyTile));
+    weights = take(kScores);
+    scores = reinterpret_cast<float*>(take(kScores));
     queries = take(static_cast<int64_t>(rows) * packed.key_stride);
     sums.values = reinterpret_cast<float*>(take(static_cast<int64_t>(rows) * packed.value_stride));
     sums.stride = packed.value_stride;
@@ -64,14 +71,14 @@ inline U32 row_words(const typename Math::Stored* row, int word, int words) {
 }
 
 template <class Math>
-void pack_queries(const Problem<typename Math::Stored>& problem, const Piece& piece, int kv_head,
+void pack_queries(const Problem<typename Math::Stored>& problem, const Piece& piece,
                   const Packed<Math>& packed, int padded_rows, uint32_t* out) {
   const int first = problem.q_start[piece.sequence] + piece.q_begin;
   const int rows = piece.q_count * problem.group;
   for (int row = 0; row < padded_rows; ++row) {
     const int real = std::min(row, rows - 1);
     const auto* from = problem.query(first + real / problem.group,
-                                     kv_head * problem.group + real % problem.group);
+                                     piece.kv_head * problem.group + real % problem.group);
     for (int w = 0; w < packed.key_stride; w += kLanes, out += kLanes)
       store(out, row_words<Math>(from, w, packed.key_words));
   }
@@ -103,7 +110,8 @@ void pack_values(const typename Math::Stored* const* rows, int count, int width,
       const U32 above = row_words<Math>(rows[key], w, words);
       if constexpr (Math::kPerWord == 2) {
         U32 left, right;
-        Math::interleave(above, row_words<Math>(rows[key + 1], w, words), left, right);
+        Math::interleave_lanes(above, row_words<Math>(rows[key + 1], w, words), left, right);
+        Math::lanes_to_columns(left, right);
         store(out + 2 * w, left);
         store(out + 2 * w + kLanes, right);
       } else {
@@ -151,7 +159,7 @@ inline float weigh_row(float* scores, int columns, int low, int high, const Scor
 
 // Attends the rows of a piece over its keys; the sums are left in the workspace.
 template <class Math, int Rows>
-void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& piece, int kv_head,
+void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& piece,
                   const Packed<Math>& packed, Workspace<Math>& work) {
   const int rows = piece.q_count * problem.group;
   const int padded = round_up(rows, Rows);
@@ -161,7 +169,7 @@ void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& pi
   };
   const int32_t* table = problem.table(piece.sequence);
   Sums& sums = work.sums;
-  pack_queries(problem, piece, kv_head, packed, padded, work.queries);
+  pack_queries(problem, piece, packed, padded, work.queries);
   std::fill_n(sums.most, padded, kMinusInfinity);
   std::fill_n(sums.weight, padded, 0.0f);
   std::fill_n(sums.values, static_cast<int64_t>(padded) * sums.stride, 0.0f);
@@ -170,10 +178,10 @@ void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& pi
     const int first = std::max(tile, piece.key_begin);
     const int last = std::min(tile + kKeyTile, piece.key_end);
     const int count = round_up(last - tile, kLanes);
-    problem.k.rows(table, kv_head, first, last, first - tile, count, work.rows);
-    pack_keys<Math>(work.rows, count, packed, work.keys);
-    problem.v.rows(table, kv_head, first, last, first - tile, count, work.rows);
-    pack_values<Math>(work.rows, count, problem.v.width, packed, work.values);
+    problem.k.rows(table, piece.kv_head, first, last, first - tile, count, work.keys_at);
+    pack_keys<Math>(work.keys_at, count, packed, work.keys);
+    problem.v.rows(table, piece.kv_head, first, last, first - tile, count, work.values_at);
+    pack_values<Math>(work.values_at, count, problem.v.width, packed, work.values);
 
     for (int row = 0; row < padded; row += Rows) {
       const int low = std::max(problem.first_key(position(row)), first) - tile;
@@ -206,17 +214,17 @@ void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& pi
 }
 
 template <class Math>
-void attend_piece(const Problem<typename Math::Stored>& problem, const Piece& piece, int kv_head,
+void attend_prefill(const Problem<typename Math::Stored>& problem, const Piece& piece,
                   const Packed<Math>& packed, Workspace<Math>& work) {
   const int rows = piece.q_count * problem.group;
   if (rows == 1)
-    attend_tiles<Math, 1>(problem, piece, kv_head, packed, work);
+    attend_tiles<Math, 1>(problem, piece, packed, work);
   else if (rows == 2)
-    attend_tiles<Math, 2>(problem, piece, kv_head, packed, work);
+    attend_tiles<Math, 2>(problem, piece, packed, work);
   else if (rows <= 4)
-    attend_tiles<Math, 4>(problem, piece, kv_head, packed, work);
+    attend_tiles<Math, 4>(problem, piece, packed, work);
   else
-    attend_tiles<Math, kTileRows>(problem, piece, kv_head, packed, work);
+    attend_tiles<Math, kTileRows>(problem, piece, packed, work);
 }
 
 }  // namespace tightrun

@@ -50,7 +50,7 @@ struct Problem {
 // The queries of one key head that are computed together, and the keys they meet:
 // row r is query token `q_begin + r / group` of the sequence under head `r % group` of the group.
 struct Piece {
-  int sequence;
+  int sequence, kv_head;
   int q_begin, q_count;
   int key_begin, key_end;
   int split;  // index into the splits when the keys are shared between pieces, else -1

@@ -5,13 +5,10 @@
 #include <numeric>
 #include <vector>
 
-#include "prefill.h"
+#include "decode.h"
 
 namespace tightrun {
 
-// Decode rows are cut at multiples of this many keys, whatever else is in the batch and however many
-// threads there are, so that a sequence's output depends on neither.
-constexpr int kDecodeKeys = 512;
 constexpr int kPiecesPerThread = 4;
 constexpr int kLeastSplitKeys = 1024;
 
@@ -22,7 +19,7 @@ struct Split {
 };
 
 struct Schedule {
-  std::vector<Piece> pieces;  // in order of cost, each to be run for every key head
+  std::vector<Piece> pieces;  // in order of cost, each to be done for every key head
   std::vector<Split> splits;
   int64_t split_words = 0;
 };
@@ -81,7 +78,7 @@ Schedule cut(const Problem<T>& problem, int64_t row_words, int threads) {
     const int context = problem.context_len[s];
     for (int begin = 0; begin < problem.q_len[s]; begin += tile) {
       const int count = std::min(tile, problem.q_len[s] - begin);
-      const Piece piece{s, begin, count, problem.first_key(context + begin),
+      const Piece piece{s, 0, begin, count, problem.first_key(context + begin),
                         context + begin + count, -1, 0};
       const int span = piece.key_end - piece.key_begin;
       int keys = kDecodeKeys;

@@ -92,6 +92,61 @@ inline void transpose_steps(U32* rows) {
 // rows[i] lane j becomes rows[j] lane i.
 inline void transpose(U32 (&rows)[kLanes]) { transpose_steps<1>(rows); }
 
+// Picks lanes of two vectors, numbered through, by the same pattern in every 128 bits.
+template <int... Pick, int... Lane>
+inline F32 pick_lanes(F32 a, F32 b, std::integer_sequence<int, Pick...>,
+                      std::integer_sequence<int, Lane...>) {
+  constexpr int kPick[] = {Pick...};  // 0 ... 3 of a, 4 ... 7 of b
+#if defined(__clang__)
+  return __builtin_shufflevector(
+      a, b, (kPick[Lane % 4] % 4 + Lane / 4 * 4 + kPick[Lane % 4] / 4 * kLanes)...);
+#else
+  return __builtin_shuffle(
+      a, b, I32{(kPick[Lane % 4] % 4 + Lane / 4 * 4 + kPick[Lane % 4] / 4 * kLanes)...});
+#endif
+}
+template <int... Pick>
+inline F32 pick(F32 a, F32 b) {
+  return pick_lanes(a, b, std::integer_sequence<int, Pick...>{},
+                    std::make_integer_sequence<int, kLanes>{});
+}
+
+// Lane 4 i + j of the result is the sum of the four lanes from 4 i on of sums[j].
+inline F32 sum_quads(const F32 (&sums)[4]) {
+  const F32 low = pick<0, 4, 1, 5>(sums[0], sums[1]) + pick<2, 6, 3, 7>(sums[0], sums[1]);
+  const F32 high = pick<0, 4, 1, 5>(sums[2], sums[3]) + pick<2, 6, 3, 7>(sums[2], sums[3]);
+  return pick<0, 1, 4, 5>(low, high) + pick<2, 3, 6, 7>(low, high);
+}
+
+// Four words of each of kLanes / 4 rows, four rows apart.
+inline U32 load_quads(const char* const* rows, int64_t offset) {
+#if TIGHTRUN_AVX512
+  const auto quad = [&](int row) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[row] + offset));
+  };
+  __m512i x = _mm512_castsi128_si512(quad(0));
+  x = _mm512_mask_broadcast_i32x4(x, 0x00f0, quad(4));
+  x = _mm512_mask_broadcast_i32x4(x, 0x0f00, quad(8));
+  return (U32)_mm512_mask_broadcast_i32x4(x, 0xf000, quad(12));
+#else
+  U32 x;
+  for (int i = 0; i < kLanes / 4; ++i)
+    std::memcpy(reinterpret_cast<char*>(&x) + 16 * i, rows[4 * i] + offset, 16);
+  return x;
+#endif
+}
+
+// The same four words in every 128 bits.
+inline U32 splat_quad(const uint32_t* words) {
+#if TIGHTRUN_AVX512
+  return (U32)_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(words)));
+#else
+  U32 x;
+  for (int i = 0; i < kLanes / 4; ++i) std::memcpy(reinterpret_cast<char*>(&x) + 16 * i, words, 16);
+  return x;
+#endif
+}
+
 inline float sum_lanes(F32 x) {
 #if TIGHTRUN_AVX512
   return _mm512_reduce_add_ps((__m512)x);

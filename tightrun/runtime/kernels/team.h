@@ -15,12 +15,14 @@ struct OpenMp {
   ThreadNumberFn thread_number;
 };
 
-// Calls work(item, thread) for every item in [0, items), in order of their number as threads get free.
+// Calls work(item, next, thread) for every item in [0, items), in order of their number as threads get
+// free. `next` is the item the same thread will do afterwards, so that it can be fetched early; it may
+// lie beyond the last.
 template <class Work>
 void share_out(const OpenMp& omp, int64_t items, int threads, Work&& work) {
   if (items < threads) threads = static_cast<int>(items);
   if (threads <= 1) {
-    for (int64_t item = 0; item < items; ++item) work(item, 0);
+    for (int64_t item = 0; item < items; ++item) work(item, item + 1, 0);
     return;
   }
   struct Shared {
@@ -32,8 +34,11 @@ void share_out(const OpenMp& omp, int64_t items, int threads, Work&& work) {
   const auto body = [](void* data) {
     auto& s = *static_cast<Shared*>(data);
     const int thread = s.omp.thread_number();
-    for (int64_t item; (item = s.next.fetch_add(1, std::memory_order_relaxed)) < s.items;)
-      s.work(item, thread);
+    const auto claim = [&] { return s.next.fetch_add(1, std::memory_order_relaxed); };
+    for (int64_t item = claim(), next; item < s.items; item = next) {
+      next = claim();
+      s.work(item, next, thread);
+    }
   };
   omp.parallel(body, &shared, static_cast<unsigned>(threads), 0);
 }

@@ -45,7 +45,7 @@ extern "C" __attribute__((visibility("default"))) int tightrun_write_kv(
   const Side v{static_cast<const char*>(a.v), static_cast<char*>(a.v_cache), a.v_head_stride,
                a.v_token_stride, a.v_block_stride, a.value_width};
   const int64_t items = (a.tokens + kTokensPerItem - 1) / kTokensPerItem;
-  share_out(a.omp, items, a.threads, [&](int64_t item, int) {
+  share_out(a.omp, items, a.threads, [&](int64_t item, int64_t, int) {
     const int64_t first = item * kTokensPerItem;
     const int64_t last = first + kTokensPerItem < a.tokens ? first + kTokensPerItem : a.tokens;
     for (int head = 0; head < a.kv_heads; ++head)

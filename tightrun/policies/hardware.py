@@ -1,0 +1,48 @@
+"""What a machine offers: how much may be used and how fast it is."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Measured rates: FLOP/s by rows of a matrix product, bandwidth in bytes/s."""
+
+    flops_per_s: tuple[tuple[int, float], ...]
+    memory_bytes_per_s: float
+
+    def flops_at(self, rows: int) -> float:
+        """FLOP/s of a matrix product of `rows` rows, interpolated linearly in the rows."""
+        points = self.flops_per_s
+        at = bisect_left([r for r, _ in points], rows)
+        if at == 0:
+            first_rows, first = points[0]
+            return first * max(rows, 1) / first_rows
+        if at == len(points):
+            return points[-1][1]
+        (r0, f0), (r1, f1) = points[at - 1], points[at]
+        return f0 + (f1 - f0) * (rows - r0) / (r1 - r0)
+
+    @property
+    def best_flops_per_s(self) -> float:
+        return max(rate for _, rate in self.flops_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes of one memory that this process may use, and the limit that set the figure."""
+
+    bytes: int
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The machine a job is planned for. On a CPU device both budgets are the same memory."""
+
+    device: str
+    device_memory: Budget
+    host_memory: Budget
+    cores: int

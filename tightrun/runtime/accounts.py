@@ -1,0 +1,78 @@
+"""What a run has done so far: the counts behind the progress view, the report and the summary."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field
+
+from tightrun.policies.cost import PassBound, PassWork, pass_flops
+from tightrun.policies.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """The engine as it is now, for a progress view. Tokens are totals since the run began."""
+
+    running: int
+    waiting: int
+    prompt_tokens: int
+    output_tokens: int
+    predicted_remaining_tokens: int
+    gpu_bytes: int
+    gpu_budget: int
+    cpu_bytes: int
+    cpu_budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSummary:
+    """A whole run in numbers. `bound_share` is the least possible time over the time taken."""
+
+    passes: int
+    seconds: float
+    prompt_tokens: int
+    output_tokens: int
+    shared_tokens: int
+    preemptions: int
+    flops: float
+    flops_per_s: float
+    bound_share: float
+    binding: str
+    idle_s: float
+    peak_gpu_bytes: int
+    peak_cpu_bytes: int
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Sums over the passes of a run; seconds, tokens and FLOPs."""
+
+    passes: int = 0
+    seconds: float = 0.0
+    bound_s: float = 0.0
+    flops: float = 0.0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    shared_tokens: int = 0
+    binding_s: dict[str, float] = field(default_factory=dict)
+
+    def add(
+        self, shape: ModelShape, works: list[PassWork], bounds: list[PassBound], elapsed_s: float
+    ) -> None:
+        """Enter one pass: the work of its batches, its bound and the time it took."""
+        self.passes += 1
+        self.seconds += elapsed_s
+        self.flops += sum(pass_flops(shape, w) for w in works)
+        for bound in bounds:
+            self.bound_s += bound.bound_s
+            self.binding_s[bound.binding] = self.binding_s.get(bound.binding, 0) + bound.bound_s
+
+    @property
+    def binding(self) -> str:
+        """The resource that set most of the bound."""
+        return max(self.binding_s, key=self.binding_s.__getitem__, default="compute")
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,64 @@
+"""Attention on a CPU by the C++ kernels, where they were built and a layer's sizes fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tightrun.policies.shape import ModelShape
+from tightrun.runtime.attention import AttentionKernel, AttentionSpec, TorchAttention
+from tightrun.runtime.batch import Batch
+from tightrun.runtime.kernels.cpu import CpuKernels
+from tightrun.runtime.kv_cache import LayerCache
+
+
+class CpuAttention:
+    """The AttentionKernel over the compiled library."""
+
+    name = "C++"
+
+    def __init__(self, kernels: CpuKernels) -> None:
+        self._kernels = kernels
+
+    def store(
+        self, cache: LayerCache, key: torch.Tensor, value: torch.Tensor, batch: Batch
+    ) -> None:
+        self._kernels.write_kv(key[None], value[None], cache.keys, cache.values, batch.slots)
+
+    def attend(
+        self, cache: LayerCache, query: torch.Tensor, batch: Batch, spec: AttentionSpec
+    ) -> torch.Tensor:
+        heads, tokens, _ = query.shape
+        return self._kernels.attend(
+            query[None],
+            cache.keys,
+            cache.values,
+            batch.block_table,
+            batch.query_start,
+            batch.query_len,
+            batch.context_len,
+            scaling=spec.scaling,
+            window=spec.window,
+            softcap=spec.softcap,
+            sinks=None if spec.sinks is None else spec.sinks.float().contiguous(),
+            out=query.new_empty(tokens, heads, cache.values.shape[-1]),
+        )
+
+
+def choose_kernel(
+    shape: ModelShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    cache_dir: Path | None,
+    compiler: str | None,
+    notify: Callable[[str], None],
+) -> AttentionKernel:
+    """The fastest kernel that serves every layer here; `cache_dir` None: plain torch."""
+    fits = all(CpuKernels.supports(dtype, x.key_dim, x.value_dim) for x in shape.layers)
+    if device.type == "cpu" and cache_dir is not None and fits:
+        kernels = CpuKernels.load(cache_dir, notify, compiler)
+        if kernels is not None:
+            return CpuAttention(kernels)
+    return TorchAttention()

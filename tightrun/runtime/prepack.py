@@ -1,0 +1,52 @@
+"""Linear layers with their weights laid out once for oneDNN, on a CPU in bfloat16.
+
+Without it every product reorders the weight again. The plain weight is let go.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def can_prepack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether prepacked products exist and pay here."""
+    return (
+        device.type == "cpu"
+        and dtype == torch.bfloat16
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+class PackedLinear(nn.Linear):
+    """An `nn.Linear` whose product runs on the packed weight.
+
+    `weight` keeps dtype and shape for code that asks, but no memory: every element is the same.
+    """
+
+    packed: torch.Tensor
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            input, self.packed, self.bias, "none", [], ""
+        )
+        return out
+
+
+def prepack(module: nn.Module, rows: int, keep_weight: bool = False) -> int:
+    """Prepack every plain `nn.Linear` below `module` for products of about `rows` rows.
+
+    Subclasses with a forward of their own are left alone. Returns how many were packed.
+    """
+    count = 0
+    for child in module.modules():
+        if type(child) is not nn.Linear:
+            continue
+        packed = torch.ops.mkldnn._reorder_linear_weight(child.weight.data, rows)
+        if not keep_weight:
+            hollow = child.weight.new_zeros(1, 1).expand(child.weight.shape)
+            child.weight = nn.Parameter(hollow, requires_grad=False)
+        child.__class__ = PackedLinear
+        child.packed = packed
+        count += 1
+    return count

@@ -1,0 +1,62 @@
+"""A request inside the engine: its tokens, how far it is computed, where its context lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tightrun.core import Request, RowError, SamplingParams, TokenLogprob
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One sample of one request.
+
+    `tokens` are prompt and output together; the keys and values of the first `computed` of them
+    are in the cache. `room` is the most output tokens it may write. `place` is its row in the
+    block tables while it runs. `rope_side` tells which rotary table it uses where a model has
+    two (see `rope_sides`).
+    """
+
+    request: Request
+    sample: int
+    tokens: list[int]
+    prompt_tokens: int
+    room: int
+    rope_side: int = 0
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    place: int = -1
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+    text: str | None = None
+    logprobs: list[TokenLogprob] | None = None
+    error: RowError | None = None
+    siblings: list[Sequence] = field(default_factory=list)
+    donor: Sequence | None = None
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.request.sampling
+
+    @property
+    def output_tokens(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_tokens :]
+
+    @property
+    def uncomputed(self) -> int:
+        """Tokens whose keys and values are not in the cache yet; 1 while decoding."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next pass computes one token, and that token is an output token."""
+        return self.uncomputed == 1 and self.output_tokens > 0
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens it holds if it writes all it may."""
+        return self.prompt_tokens + self.room
