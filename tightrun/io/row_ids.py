@@ -36,9 +36,11 @@ def id_text(value: Any, name: str) -> str:
     """An id of any simple type as text: 7 becomes "7"."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bytes | bytearray | list | dict | tuple | BadRowError):
-        what = str(value) if isinstance(value, BadRowError) else f"not {json_kind(value)}"
-        raise BadRowError("bad_row", f"the id in {name!r} must be text or a number, {what}")
+    if isinstance(value, BadRowError):
+        raise value
+    if isinstance(value, bytes | bytearray | list | dict | tuple):
+        what = json_kind(value)
+        raise BadRowError("bad_row", f"the id in {name!r} must be text or a number, not {what}")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
