@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.io.finished_rows import bad_row, completions, good_row
@@ -29,6 +29,7 @@ def journal_of(folder: Path, rows: list[Completion], span: range) -> RowJournal:
     return journal
 
 
+@settings(deadline=None)
 @given(completions(row=3))
 def test_a_finished_row_reads_back_as_it_was(row: Completion) -> None:
     assert decode_row(encode_row(Finished(row, 12))) == Finished(row, 12)
@@ -50,6 +51,7 @@ def test_a_text_that_is_not_unicode_is_mended_not_lost() -> None:
     assert read.error == RowError("bad_row", "pair \N{GRINNING FACE}")
 
 
+@settings(deadline=None)
 @given(st.permutations(range(20, 30)))
 def test_rows_come_back_in_input_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int]

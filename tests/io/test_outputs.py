@@ -134,11 +134,7 @@ def test_samples_are_there_when_the_job_draws_more_than_one(tmp_path: Path) -> N
     assert [sample["text"] for sample in row["samples"]] == ["output 0.0", "output 0.1"]
 
 
-def test_the_folder_is_a_hugging_face_dataset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+def test_the_folder_is_a_hugging_face_dataset(tmp_path: Path) -> None:
     import datasets
 
     write_all(made_job(tmp_path / "out"), [good_row(i) for i in range(25)])
@@ -172,12 +168,13 @@ def test_a_shard_is_on_the_disk_as_soon_as_its_rows_are_in(tmp_path: Path) -> No
     writer.close(final=False)
 
 
-def test_the_window_moves_on_with_the_shards(tmp_path: Path) -> None:
+def test_the_window_moves_on_with_the_rows_and_the_shards(tmp_path: Path) -> None:
     writer = opened(tmp_path, 100)
     assert writer.window.row_limit == 40
     for i in range(10):
         writer.put(good_row(i))
     writer.flush()
+    assert writer.window.oldest_unfinished == 10
     assert writer.window.row_limit == 50
     writer.close(final=False)
 

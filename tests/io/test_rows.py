@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.io.finished_rows import bad_row, completions, good_row
@@ -158,6 +158,7 @@ def test_logprobs_are_null_where_a_row_did_not_ask() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(completions(), min_size=1, max_size=5))
 def test_any_rows_fit_the_schema(rows: list[Completion]) -> None:
     shape = RowShape(NOTHING, samples=True, logprobs=True)

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrun.io.window import Window
@@ -88,6 +88,7 @@ def test_the_last_shard_is_as_long_as_what_is_left() -> None:
     assert window.rows_of(2) == range(20, 23)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 20), st.integers(0, 2**32))
 def test_any_order_inside_the_window_comes_to_an_end(
     shard_rows: int, open_shards: int, open_rows: int, seed: int
