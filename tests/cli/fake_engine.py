@@ -1,0 +1,132 @@
+"""An engine without a model: it answers at once by a rule, so that all around it can be tested."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from tightrun.cli.engine_seam import EngineFactory
+from tightrun.core import Completion, Request, RowError, Sample, StepRecord
+from tightrun.io.inputs import Scan
+from tightrun.io.job import Job
+
+Rule = Callable[[Request], str | RowError]
+
+
+def echo(request: Request) -> str:
+    """The prompt, or the last message of a chat, in upper case."""
+    if isinstance(request.prompt, str):
+        return request.prompt.upper()
+    return str(request.prompt[-1]["content"]).upper()
+
+
+@dataclass
+class FakeEngine:
+    """Finishes each request in a thread of its own, one word a token; a step every 10 rows.
+
+    `before` is called in that thread before a row is finished, and may block or raise.
+    """
+
+    rule: Rule = echo
+    before: Callable[[Request], None] = lambda _request: None
+    closed: bool = False
+    seen: list[Request] = field(default_factory=list)
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+    def run(
+        self,
+        items: Iterable[Request],
+        finish: Callable[[Completion], None],
+        on_step: Callable[[StepRecord], None],
+        stop: threading.Event,
+    ) -> None:
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                for request in items:
+                    if stop.is_set():
+                        return
+                    self.before(request)
+                    self.seen.append(request)
+                    finish(self._answer(request))
+                    if len(self.seen) % 10 == 1:
+                        on_step(step(len(self.seen)))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def _answer(self, request: Request) -> Completion:
+        answer = self.rule(request)
+        seed = request.sampling.seed
+        if isinstance(answer, RowError):
+            return Completion(request.row_index, request.id, seed=seed, error=answer)
+        sample = Sample(answer, "stop", completion_tokens=len(answer.split()))
+        prompt_tokens = len(str(request.prompt).split())
+        self.prompt_tokens += prompt_tokens
+        self.output_tokens += sample.completion_tokens
+        samples = (sample,) * request.sampling.n
+        return Completion(request.row_index, request.id, samples, prompt_tokens, seed)
+
+    def snapshot(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            running=0,
+            waiting=0,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            predicted_remaining_tokens=0,
+            gpu_bytes=0,
+            gpu_budget=0,
+            cpu_bytes=2**28,
+            cpu_budget=2**30,
+        )
+
+    def summary(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            flops_per_s=1.5e12,
+            bound_share=0.7,
+            binding="compute",
+            peak_gpu_bytes=0,
+            peak_cpu_bytes=2**29,
+        )
+
+    def describe(self) -> list[str]:
+        return ["Fake, 0 parameters", "1 sequence at a time"]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def factory(engine: FakeEngine) -> EngineFactory:
+    """Hands out `engine`, after saying what a real one would say."""
+
+    def load(_job: Job, _scan: Scan, _rows: int, notify: Callable[[str], None]) -> FakeEngine:
+        notify("loading nothing")
+        notify("warm-up: none")
+        return engine
+
+    return load
+
+
+def step(iteration: int) -> StepRecord:
+    """A pass that took no time."""
+    return StepRecord(
+        run=1,
+        iteration=iteration,
+        phase="mixed",
+        started_s=0.0,
+        elapsed_s=0.0,
+        batches=1,
+        sequences=1,
+        prefill_tokens=1,
+        decode_tokens=1,
+        context_tokens=1,
+    )

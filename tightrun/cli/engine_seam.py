@@ -1,0 +1,77 @@
+"""What the command line asks of an engine, so that tests can give it one without torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from tightrun.core import Completion, Request, StepRecord
+from tightrun.io.inputs import Scan
+from tightrun.io.job import Job
+
+
+class RefusedError(ValueError):
+    """The engine will not run this model, or not on this device; the message says why."""
+
+
+class Snapshot(Protocol):
+    """The engine at one moment; token totals are since the start of the run."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def predicted_remaining_tokens(self) -> int: ...
+    @property
+    def gpu_bytes(self) -> int: ...
+    @property
+    def gpu_budget(self) -> int: ...
+    @property
+    def cpu_bytes(self) -> int: ...
+    @property
+    def cpu_budget(self) -> int: ...
+
+
+class Figures(Protocol):
+    """What the engine measured over the whole run; peaks in bytes."""
+
+    @property
+    def flops_per_s(self) -> float: ...
+    @property
+    def bound_share(self) -> float: ...
+    @property
+    def binding(self) -> str: ...
+    @property
+    def peak_gpu_bytes(self) -> int: ...
+    @property
+    def peak_cpu_bytes(self) -> int: ...
+
+
+class Engine(Protocol):
+    """A loaded model that answers requests."""
+
+    def run(
+        self,
+        items: Iterable[Request],
+        finish: Callable[[Completion], None],
+        on_step: Callable[[StepRecord], None],
+        stop: threading.Event,
+    ) -> None: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def describe(self) -> list[str]: ...
+
+    def summary(self) -> Figures: ...
+
+    def close(self) -> None: ...
+
+
+EngineFactory = Callable[[Job, Scan, int, Callable[[str], None]], Engine]
+"""Makes the engine for a job: (job, scan, rows, notify); `notify` is told what loading does."""

@@ -1,0 +1,90 @@
+"""How far a run is: one frozen picture of it, the rates of the last seconds, and the time left."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from tightrun.cli.engine_seam import Snapshot
+from tightrun.cli.tally import Tally
+
+PHASES = ("scan", "load", "warm-up", "run", "seal")
+_RATE_WINDOW_S = 60.0
+_ETA_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A run at one moment. Rates are over the last seconds; `eta_s` is None while unknown."""
+
+    rows: int
+    done: int
+    failed: int
+    elapsed_s: float
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+    running: int = 0
+    gpu_bytes: int = 0
+    gpu_budget: int = 0
+    cpu_bytes: int = 0
+    cpu_budget: int = 0
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    at_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Meter:
+    """Turns the engine's totals into rates and a time left.
+
+    The time left is the tokens still to come over the tokens made per second of the whole run:
+    steadier than the last seconds, and not deceived by rows of different lengths.
+    """
+
+    def __init__(self, started_s: float, samples: int) -> None:
+        self._started_s = started_s
+        self._samples = samples
+        self._points = deque([_Point(started_s, 0, 0)])
+
+    def measure(self, now_s: float, *, rows: int, counts: Tally, engine: Snapshot) -> Progress:
+        """The progress at `now_s`, a time of the same clock as `started_s`."""
+        point = _Point(now_s, engine.prompt_tokens, engine.output_tokens)
+        self._points.append(point)
+        while len(self._points) > 2 and self._points[1].at_s < now_s - _RATE_WINDOW_S:
+            self._points.popleft()
+        first = self._points[0]
+        span_s = max(now_s - first.at_s, 1e-9)
+        return Progress(
+            rows=rows,
+            done=counts.done,
+            failed=counts.failed,
+            elapsed_s=now_s - self._started_s,
+            prompt_tokens=point.prompt_tokens,
+            output_tokens=point.output_tokens,
+            input_tokens_per_s=(point.prompt_tokens - first.prompt_tokens) / span_s,
+            output_tokens_per_s=(point.output_tokens - first.output_tokens) / span_s,
+            running=engine.running,
+            gpu_bytes=engine.gpu_bytes,
+            gpu_budget=engine.gpu_budget,
+            cpu_bytes=engine.cpu_bytes,
+            cpu_budget=engine.cpu_budget,
+            eta_s=self._eta_s(now_s - self._started_s, rows, counts, engine),
+        )
+
+    def _eta_s(self, elapsed_s: float, rows: int, counts: Tally, engine: Snapshot) -> float | None:
+        if elapsed_s < _ETA_AFTER_S or engine.output_tokens == 0:
+            return None
+        in_engine = (engine.running + engine.waiting) // self._samples
+        unread = max(0, rows - counts.done - in_engine)
+        good = counts.done - counts.failed
+        if unread and not good:
+            return None
+        unread_tokens = unread * counts.output_tokens / good if unread else 0.0
+        tokens = engine.predicted_remaining_tokens + unread_tokens
+        return tokens * elapsed_s / engine.output_tokens

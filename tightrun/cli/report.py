@@ -1,0 +1,87 @@
+"""What an output says of its runs: the summary again, from the tables and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tightrun.cli.summary import Accuracy, Summary, short_path
+from tightrun.io.manifest import Manifest, read_manifest
+from tightrun.io.outputs import OutputError, OutputPlace
+from tightrun.io.reports import read_runs
+
+SUMMARY_EVENT = "summary"
+
+
+def read_place(out: Path) -> tuple[OutputPlace, Manifest]:
+    """The place and the manifest of an output. Raises OutputError where there is none."""
+    place = OutputPlace.of(out)
+    try:
+        manifest = read_manifest(place.manifest)
+    except ValueError as error:
+        raise OutputError(str(error)) from error
+    if manifest is None:
+        raise OutputError(
+            f"{out} is not the output of a job: {place.manifest} is not there; "
+            "name the output.path of the job"
+        )
+    return place, manifest
+
+
+def latest_summary(place: OutputPlace) -> Summary:
+    """The summary of the last run that came to its end. Raises OutputError if none did.
+
+    Budgets, accuracy and the total time, which no table has, are those of the summary event.
+    """
+    place, manifest = read_place(place.target)
+    runs = read_runs(place.target)
+    if not runs:
+        raise OutputError(
+            f"{place.target} has no run that came to its end yet; see tightrun status"
+        )
+    record = runs[-1]
+    event = _summary_event(place, record.run)
+    accuracy = event.get("accuracy")
+    return Summary(
+        exit_code=record.exit_code,
+        outcome=event.get("outcome", manifest.state),
+        output=short_path(place.target),
+        rows=manifest.rows,
+        done=record.rows,
+        failed=record.failed,
+        errors=dict(manifest.errors),
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        seconds=record.seconds,
+        total_seconds=event.get("total_seconds", 0.0),
+        flops_per_s=record.flops_per_s,
+        bound_share=record.bound_share,
+        binding=record.binding,
+        peak_gpu_bytes=record.peak_gpu_bytes,
+        gpu_budget=event.get("gpu_budget", 0),
+        peak_cpu_bytes=record.peak_cpu_bytes,
+        cpu_budget=event.get("cpu_budget", 0),
+        accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
+    )
+
+
+def events_of(place: OutputPlace) -> Iterator[dict[str, Any]]:
+    """The events of an output, oldest first; a line that a crash cut short is left out."""
+    path = place.bookkeeping / "events.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield orjson.loads(line)
+
+
+def _summary_event(place: OutputPlace, run: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for event in events_of(place):
+        if event["event"] == SUMMARY_EVENT and event.get("run") == run:
+            found = event
+    return found

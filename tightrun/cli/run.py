@@ -1,0 +1,224 @@
+"""A run of one job from its first byte to its summary: scan, load, run, seal."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tightrun.cli import units
+from tightrun.cli.beats import Beat, beating
+from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
+from tightrun.cli.generation import Generation
+from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
+from tightrun.cli.outcome import Span, run_record, stopped_before, summarise
+from tightrun.cli.report import SUMMARY_EVENT, latest_summary
+from tightrun.cli.stopping import Stop, StoppedError, time_limit
+from tightrun.cli.summary import Summary, short_path
+from tightrun.cli.views import View
+from tightrun.io.durable import Disk
+from tightrun.io.events import EventLog
+from tightrun.io.inputs import InputError, Scan, scan_inputs
+from tightrun.io.job import Job, JobError, load_job
+from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo, claim
+from tightrun.io.quantities import Tolerance
+from tightrun.io.reports import ReportWriter, read_runs
+from tightrun.policies.plan import DoesNotFitError
+
+PROGRESS_EVENT_S = 30.0
+USER_ERRORS = (JobError, InputError, OutputError, RefusedError, DoesNotFitError)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the flags of `tightrun run` say beside the job file."""
+
+    limit: int | None = None
+    show_prompts: int = 0
+    resume: Resume = "auto"
+    allow_failures: Tolerance | None = None
+
+
+def run_job(
+    job: Job | str | Path | Mapping[str, Any],
+    options: RunOptions | None = None,
+    *,
+    view: View,
+    stop: Stop | None = None,
+    engine_factory: EngineFactory = load_engine,
+    stdin: BinaryIO | None = None,
+) -> Summary:
+    """Runs a job to its end, or to its stop, and returns what it came to.
+
+    Rows that fail are rows of the output and make `exit_code` 3 of the summary, not an exception.
+    Raises one of `USER_ERRORS` (all ValueError) when the job cannot be run as it is. Any other
+    error is our own or the machine's; its traceback is in events.jsonl.
+    """
+    loaded = job if isinstance(job, Job) else load_job(job)
+    run = _Run(loaded, options or RunOptions(), view, stop or Stop(), engine_factory, stdin)
+    return run.go()
+
+
+class _Run:
+    """What the phases of one run share."""
+
+    def __init__(
+        self,
+        job: Job,
+        options: RunOptions,
+        view: View,
+        stop: Stop,
+        engine_factory: EngineFactory,
+        stdin: BinaryIO | None,
+    ) -> None:
+        self._job, self._options, self._view, self._stop = job, options, view, stop
+        self._engine_factory, self._stdin = engine_factory, stdin
+        self._place = OutputPlace.of(job.output.path)
+        self._span = Span.begin()
+        self._number = 1
+        self._writer: OutputWriter | None = None
+        self._generation: Generation | None = None
+
+    def go(self) -> Summary:
+        self._view.title(self._title())
+        for old, new in claim(self._place, self._options.resume):
+            self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
+        self._number = max((record.run for record in read_runs(self._place.target)), default=0) + 1
+        good = False
+        try:
+            with (
+                time_limit(self._stop, self._job.limits.time),
+                beating(
+                    self._stop,
+                    Beat(self._view.interval_s, self._tick),
+                    Beat(PROGRESS_EVENT_S, self._log_progress),
+                ),
+            ):
+                summary = self._phases()
+            good = summary.done == summary.rows
+        except Exception as error:
+            if not isinstance(error, USER_ERRORS):
+                self._log_error(error)
+            raise
+        finally:
+            self._view.close(good=good)
+        self._view.closing(summary)
+        return summary
+
+    def _phases(self) -> Summary:
+        try:
+            with self._stop.nothing_to_save():
+                scan = self._scan()
+            with self._writing(scan) as writer:
+                if writer.already_complete:
+                    self._view.note("this job is finished already; nothing was run")
+                    return latest_summary(self._place)
+                with self._stop.nothing_to_save():
+                    engine = self._load(scan, writer)
+                try:
+                    return self._generate(scan, writer, engine)
+                finally:
+                    engine.close()
+        except StoppedError:
+            rows = self._writer.rows if self._writer is not None else 0
+            return stopped_before(self._stop, self._place, rows, self._span)
+
+    def _scan(self) -> Scan:
+        self._view.phase("scan", "ids, lengths and types of the input")
+        scan = scan_inputs(
+            self._job,
+            spool=self._place.input_spool,
+            stdin=self._stdin,
+            progress=lambda rows: self._view.detail(f"{units.rows(rows)} so far"),
+        )
+        files = "1 file" if len(scan.sources) == 1 else f"{len(scan.sources):,} files"
+        nbytes = units.size(sum(source.bytes for source in scan.sources))
+        self._view.detail(f"{units.rows(scan.rows)} in {files}, {nbytes}")
+        for warning in scan.warnings:
+            self._view.note(warning)
+        return scan
+
+    @contextmanager
+    def _writing(self, scan: Scan) -> Iterator[OutputWriter]:
+        writer = OutputWriter(
+            self._job,
+            scan,
+            run_info=RunInfo(number=self._number, started=self._span.started),
+            n=self._job.sampling.n,
+            rows=self._options.limit,
+            place=self._place,
+        )
+        self._writer = writer
+        try:
+            yield writer
+        finally:
+            writer.close(final=False)
+
+    def _load(self, scan: Scan, writer: OutputWriter) -> Engine:
+        self._view.phase("load", short_path(Path(self._job.model.path)))
+        engine = self._engine_factory(self._job, scan, writer.rows, self._notify)
+        model, *sizes = engine.describe()
+        self._view.detail(model)
+        for line in sizes:
+            self._view.fact(line)
+        writer.set_plan({"description": [model, *sizes]})
+        return engine
+
+    def _notify(self, text: str) -> None:
+        self._stop.check()
+        if text.startswith(WARM_UP):
+            self._view.phase(WARM_UP, text.removeprefix(WARM_UP).strip(" :"))
+        elif text.startswith(LOADING):
+            self._view.detail(text)
+        else:
+            self._view.note(text)
+
+    def _generate(self, scan: Scan, writer: OutputWriter, engine: Engine) -> Summary:
+        reports = ReportWriter(self._place.report, self._number)
+        generation = Generation(
+            self._job, engine, writer, self._stop, self._view, self._options.show_prompts
+        )
+        self._view.phase("run")
+        self._generation = generation
+        try:
+            generation.run(scan, reports)
+            self._view.detail(units.rows(generation.tally.done))
+            self._seal(writer, generation)
+            allowed = self._options.allow_failures
+            summary = summarise(generation, engine, self._stop, self._place, self._span, allowed)
+            reports.run(run_record(summary, self._number, self._span.started))
+            writer.events.event(SUMMARY_EVENT, run=self._number, **summary.as_json())
+            return summary
+        finally:
+            self._generation = None
+            reports.close()
+
+    def _seal(self, writer: OutputWriter, generation: Generation) -> None:
+        self._generation = None
+        self._view.phase("seal", short_path(self._place.target))
+        writer.close(final=generation.complete)
+
+    def _tick(self) -> None:
+        generation = self._generation
+        self._view.tick(None if generation is None else generation.progress())
+
+    def _log_progress(self) -> None:
+        generation, writer = self._generation, self._writer
+        if generation is not None and writer is not None:
+            writer.events.event("progress", **asdict(generation.progress()))
+
+    def _log_error(self, error: Exception) -> None:
+        """Puts the traceback where the run's events are, and says so on the error itself."""
+        Disk().make_folder(self._place.bookkeeping)
+        log = EventLog(self._place.bookkeeping)
+        log.event("error", error=repr(error), traceback=traceback.format_exc())
+        error.add_note(f"The traceback is in {log.path}")
+
+    def _title(self) -> str:
+        source = self._job.path or self._job.input.dataset or ", ".join(self._job.input.path)
+        target = short_path(self._place.target)
+        return f"tightrun {version('tightrun')}  {short_path(Path(source))} -> {target}"

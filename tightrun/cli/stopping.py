@@ -1,0 +1,134 @@
+"""What ends a run before its last row: a signal, the time limit, too many failures, an error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tightrun.cli.exit_codes import ExitCode
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StoppedError(BaseException):
+    """Ends a phase that has nothing to save. Not an Exception, so that no library catches it."""
+
+
+class Stop:
+    """The one stop of a run. The first reason given stands; `event` is what the threads watch."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._nothing_to_save = False
+        self._lock = threading.Lock()
+        self._reason = ""
+        self._code: ExitCode | None = None
+        self._error: Exception | None = None
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+    @property
+    def code(self) -> ExitCode | None:
+        """The exit code that the stop asks for; None while nobody asked."""
+        return self._code
+
+    @property
+    def error(self) -> Exception | None:
+        """The error of a thread that brought the run down, to be raised where it is waited for."""
+        return self._error
+
+    def request(self, reason: str, code: ExitCode) -> None:
+        """Asks every thread of the run to come to its end."""
+        with self._lock:
+            if self._code is None:
+                self._reason, self._code = reason, code
+        self.event.set()
+
+    @contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """A phase of the main thread that a signal may break into: StoppedError ends it at once."""
+        self._nothing_to_save = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._nothing_to_save = False
+
+    def check(self) -> None:
+        """Raises StoppedError once the stop was requested."""
+        if self.event.is_set():
+            raise StoppedError(self._reason)
+
+    def interrupt(self) -> None:
+        """Called in the main thread by a signal: breaks into a phase with nothing to save."""
+        if self._nothing_to_save:
+            self._nothing_to_save = False
+            self.check()
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """An error of the block stops the run and is kept, to be raised where the run ends."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Stops the run because a thread of it raised `error`."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+        self.event.set()
+
+
+@contextmanager
+def time_limit(stop: Stop, seconds: float | None) -> Iterator[None]:
+    """Stops the run after `seconds`; None is no limit."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(
+        seconds, stop.request, ("the time limit (limits.time) was reached", ExitCode.STOPPED)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def stop_on_signals(
+    stop: Stop, *, first: Callable[[str], None], last: Callable[[], None]
+) -> Iterator[None]:
+    """The first of `SIGNALS` requests the stop and calls `first(name)`; the second exits at once.
+
+    `last` runs before that exit and must not wait for anything: the process ends within it.
+    Only the main thread may install handlers; the old ones are put back at the end.
+    """
+    seen: list[str] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if seen:
+            last()
+            os._exit(ExitCode.SECOND_INTERRUPT)
+        seen.append(name)
+        stop.request(f"{name} was received", ExitCode.STOPPED)
+        # A view may hold its lock in this very thread, so it is told from another one.
+        threading.Thread(target=first, args=(name,), daemon=True).start()
+        stop.interrupt()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,163 @@
+"""What a run came to: the value that `tightrun.run` returns and the closing lines show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tightrun.cli import units
+from tightrun.cli.exit_codes import ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Rows whose text equals the input column `expected`, both stripped, of those that have one."""
+
+    right: int
+    rows: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run of a job. Tokens are those of finished rows; `seconds` is the time of generation,
+    `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes."""
+
+    exit_code: int
+    outcome: str
+    output: str
+    rows: int
+    done: int
+    failed: int
+    errors: Mapping[str, int] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+    flops_per_s: float = 0.0
+    bound_share: float = 0.0
+    binding: str = ""
+    peak_gpu_bytes: int = 0
+    gpu_budget: int = 0
+    peak_cpu_bytes: int = 0
+    cpu_budget: int = 0
+    accuracy: Accuracy | None = None
+
+    @property
+    def good(self) -> int:
+        return self.done - self.failed
+
+    @property
+    def input_tokens_per_s(self) -> float:
+        return self.input_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        return self.output_tokens / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything in the summary as plain JSON values."""
+        derived = {
+            "good": self.good,
+            "input_tokens_per_s": self.input_tokens_per_s,
+            "output_tokens_per_s": self.output_tokens_per_s,
+        }
+        if self.accuracy is not None:
+            derived["accuracy_share"] = self.accuracy.share
+        return {**asdict(self), "errors": dict(self.errors), **derived}
+
+
+def closing_lines(summary: Summary) -> list[tuple[str, str]]:
+    """The closing summary as (label, text); what was not measured has no line."""
+    lines = [
+        ("rows", _rows(summary)),
+        *(("", line) for line in _errors(summary)),
+        (
+            "tokens",
+            f"{units.count(summary.input_tokens)} in, {units.count(summary.output_tokens)} out",
+        ),
+        ("speed", _speed(summary)),
+        ("memory", _memory(summary)),
+        ("bound", _bound(summary)),
+        ("accuracy", _accuracy(summary)),
+        ("time", _time(summary)),
+        ("output", summary.output),
+    ]
+    return [(label, text) for label, text in lines if text]
+
+
+def headline(summary: Summary) -> str:
+    """How the run ended, in one line."""
+    if summary.exit_code == ExitCode.FINISHED and summary.failed == 0:
+        return "Finished: every row is good."
+    if summary.exit_code in (ExitCode.FINISHED, ExitCode.ROWS_FAILED):
+        return f"Finished: {units.rows(summary.failed)} failed."
+    return f"Stopped: {summary.outcome}."
+
+
+def short_path(output: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(output.relative_to(Path.cwd()))
+    except ValueError:
+        return str(output)
+
+
+def _rows(summary: Summary) -> str:
+    text = f"{units.count(summary.good)} good, {units.count(summary.failed)} failed"
+    if summary.done < summary.rows:
+        text += f", {units.count(summary.rows - summary.done)} not done"
+    return text
+
+
+def _errors(summary: Summary) -> list[str]:
+    ranked = sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{units.count(number)} {code}" for code, number in ranked]
+
+
+def _speed(summary: Summary) -> str:
+    if not summary.seconds:
+        return ""
+    parts = [
+        f"{units.rate(summary.input_tokens_per_s)} in",
+        f"{units.rate(summary.output_tokens_per_s)} out",
+    ]
+    if summary.flops_per_s:
+        parts.append(units.flops(summary.flops_per_s))
+    return ", ".join(parts)
+
+
+def _memory(summary: Summary) -> str:
+    parts = []
+    if summary.gpu_budget:
+        parts.append(f"GPU {units.size_of(summary.peak_gpu_bytes, summary.gpu_budget)}")
+    if summary.peak_cpu_bytes:
+        parts.append(f"CPU {units.size_of(summary.peak_cpu_bytes, summary.cpu_budget)}")
+    return ", ".join(parts) + " at the peak" if parts else ""
+
+
+def _bound(summary: Summary) -> str:
+    if not summary.bound_share:
+        return ""
+    return f"{units.percent(summary.bound_share)} of the bound ({summary.binding})"
+
+
+def _accuracy(summary: Summary) -> str:
+    accuracy = summary.accuracy
+    if accuracy is None:
+        return ""
+    return (
+        f"{units.percent(accuracy.share)} exact match with `expected` "
+        f"({units.count(accuracy.right)} of {units.count(accuracy.rows)})"
+    )
+
+
+def _time(summary: Summary) -> str:
+    if not summary.total_seconds:
+        return ""
+    return f"{units.duration(summary.total_seconds)}, {units.duration(summary.seconds)} generating"
