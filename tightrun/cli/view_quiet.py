@@ -1,0 +1,53 @@
+"""Nothing while all is well: for cron, whose mail should mean something."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.progress import Progress
+from tightrun.cli.summary import Summary, headline
+
+
+class QuietView:
+    """Silent, except for a closing line when the run did not end well."""
+
+    interval_s = 30.0
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def title(self, text: str) -> None:
+        pass
+
+    def phase(self, name: str, detail: str = "") -> None:
+        pass
+
+    def detail(self, text: str) -> None:
+        pass
+
+    def tick(self, progress: Progress | None) -> None:
+        pass
+
+    def fact(self, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def error(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def prompt(self, place: str, text: str) -> None:
+        pass
+
+    def close(self, *, good: bool) -> None:
+        pass
+
+    def closing(self, summary: Summary) -> None:
+        if summary.exit_code != ExitCode.FINISHED:
+            line = f"tightrun: {headline(summary)} Output: {summary.output}"
+            print(line, file=self._stream, flush=True)
+
+    def abort(self) -> None:
+        pass
