@@ -1,0 +1,180 @@
+"""The command line: what can be typed, and the code it ends with.
+
+Nothing heavy is imported before a command needs it; `--help`, `validate` and `schema` never
+load torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tightrun.cli import options
+from tightrun.cli.arguments import UnknownCommandError, normalise
+from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.log_format import LogFormat
+from tightrun.cli.quiet_libraries import quiet_libraries
+
+app = typer.Typer(
+    name="tightrun",
+    help="Runs a large offline LLM job to its end on the hardware at hand.\n\n"
+    "tightrun JOB.yaml is short for tightrun run JOB.yaml.",
+    epilog="Exit codes: 0 every row good; 1 internal error; 2 usage, job file or input; 3 some "
+    "rows failed; 4 does not fit; 6 too many rows failed; 75 stopped by a signal or the time "
+    "limit; 130 second interrupt.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the `tightrun` script; always leaves by SystemExit."""
+    quiet_libraries(os.environ)
+    try:
+        app(normalise(sys.argv[1:] if arguments is None else arguments, command_names()))
+    except UnknownCommandError as error:
+        typer.echo(f"tightrun: {error}", err=True)
+        raise SystemExit(ExitCode.USAGE) from None
+    except Exception as error:
+        from tightrun.cli.errors import explain
+
+        text, code = explain(error)
+        typer.echo(text, err=True)
+        raise SystemExit(code) from error
+
+
+def command_names() -> list[str]:
+    """The names of all commands, in the order of `--help`."""
+    return [str(command.name) for command in app.registered_commands]
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"tightrun {metadata.version('tightrun')}")
+        raise typer.Exit
+
+
+@app.command("run")
+def _run(
+    job: options.JobFile,
+    set_: options.Set = None,
+    limit: options.Limit = None,
+    show_prompts: options.ShowPrompts = 0,
+    print_config: options.PrintConfig = False,
+    resume: options.Resume = options.ResumeChoice.AUTO,
+    allow_failures: options.AllowFailures = None,
+    log_format: options.Format = LogFormat.AUTO,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a job to its end."""
+    if print_config:
+        from tightrun.io.job import load_job
+        from tightrun.io.job import print_config as as_yaml
+
+        typer.echo(as_yaml(load_job(job, overrides=set_ or ())), nl=False)
+        return
+    from tightrun.cli.perform import perform
+    from tightrun.cli.run import RunOptions
+
+    flags = RunOptions(limit, show_prompts, resume.value, options.tolerance(allow_failures))
+    code = perform(job, set_ or (), flags, log_format=log_format, quiet=quiet)
+    raise typer.Exit(code)
+
+
+@app.command("batch")
+def _batch(
+    input_file: Annotated[
+        Path, typer.Option("-i", "--input-file", metavar="IN", help="OpenAI batch file to read.")
+    ],
+    output_file: Annotated[
+        Path, typer.Option("-o", "--output-file", metavar="OUT", help="Batch output to write.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Local folder or hub name of the model.")],
+    set_: options.Set = None,
+    limit: options.Limit = None,
+    resume: options.Resume = options.ResumeChoice.AUTO,
+    allow_failures: options.AllowFailures = None,
+    log_format: options.Format = LogFormat.AUTO,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run an OpenAI batch file, without a job file."""
+    from tightrun.cli.perform import perform
+    from tightrun.cli.run import RunOptions
+
+    job = {
+        "model": model,
+        "input": {"path": str(input_file), "format": "openai-batch"},
+        "output": {"path": str(output_file), "format": "openai-batch"},
+    }
+    flags = RunOptions(limit, 0, resume.value, options.tolerance(allow_failures))
+    raise typer.Exit(perform(job, set_ or (), flags, log_format=log_format, quiet=quiet))
+
+
+@app.command("validate")
+def _validate(job: options.JobFile, set_: options.Set = None) -> None:
+    """Check a job file and its input, without a model."""
+    from tightrun.cli.validate import validate
+
+    raise typer.Exit(validate(job, set_ or ()))
+
+
+@app.command("schema")
+def _schema() -> None:
+    """Print the JSON Schema of the job file, for editors."""
+    import json
+
+    from tightrun.io.job import job_schema
+
+    typer.echo(json.dumps(job_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command("init")
+def _init(
+    path: Annotated[
+        Path, typer.Argument(metavar="JOB.yaml", help="Where to write it; - prints it.")
+    ] = Path("job.yaml"),
+) -> None:
+    """Write a commented job file to start from."""
+    from tightrun.cli.starter import write_starter
+
+    write_starter(path)
+
+
+@app.command("status")
+def _status(out: options.OutputArgument, as_json: options.AsJson = False) -> None:
+    """Say how far a job has come, from its output alone."""
+    from tightrun.cli.status import print_status
+
+    print_status(out, as_json=as_json)
+
+
+@app.command("report")
+def _report(out: options.OutputArgument) -> None:
+    """Print the summary of the last run again."""
+    from tightrun.cli.report import latest_summary, read_place
+    from tightrun.cli.view_plain import closing_text
+
+    place, _ = read_place(out)
+    typer.echo(closing_text(latest_summary(place)).lstrip("\n"))
+
+
+@app.command("doctor")
+def _doctor(as_json: options.AsJson = False) -> None:
+    """Say what tightrun finds here: versions, devices, memory limits, kernels."""
+    from tightrun.cli.doctor import print_findings
+
+    print_findings(as_json=as_json)

@@ -1,0 +1,81 @@
+"""The flags that several commands share, as types of their parameters."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tightrun.cli.log_format import LogFormat
+
+if TYPE_CHECKING:
+    from tightrun.io.quantities import Tolerance
+
+
+class ResumeChoice(StrEnum):
+    """What to do with what lies at the output: judge it, or move it aside."""
+
+    AUTO = "auto"
+    NEW = "new"
+
+
+def tolerance(allow_failures: str | None) -> Tolerance | None:
+    """The value of `--allow-failures`: a share or a number of rows; None without the flag."""
+    if allow_failures is None:
+        return None
+    from tightrun.io.quantities import parse_tolerance
+
+    try:
+        return parse_tolerance(allow_failures)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--allow-failures") from error
+
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value, as in --set sampling.top_k=20."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Run the first N rows only.")
+]
+ShowPrompts = Annotated[
+    int,
+    typer.Option("--show-prompts", metavar="N", min=0, help="Show the first N prompts as read."),
+]
+PrintConfig = Annotated[
+    bool,
+    typer.Option(
+        "--print-config", help="Print the job with each value's origin, and do not run it."
+    ),
+]
+Resume = Annotated[
+    ResumeChoice,
+    typer.Option(
+        "--resume", help="new: move what lies at the output aside to OUT.<time> and start afresh."
+    ),
+]
+AllowFailures = Annotated[
+    str | None,
+    typer.Option(
+        "--allow-failures",
+        metavar="[=SHARE]",
+        help="Exit 0 though rows failed; with a share or a number only up to it, as in =2%.",
+    ),
+]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="How progress is written; auto: rich on a terminal."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing while all is well (for cron).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+OutputArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The output.path of a job: a folder or .jsonl file.")
+]

@@ -1,0 +1,103 @@
+"""How far an output has come, from its folder alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tightrun.cli import units
+from tightrun.cli.report import events_of, read_place
+from tightrun.cli.summary import short_path
+from tightrun.io.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`state`: running, stopped, complete, or died (it says running, but its process is gone).
+
+    `done` and `failed` of an unfinished run are as of `updated`, the time of its last event.
+    """
+
+    output: str
+    state: str
+    rows: int
+    done: int
+    failed: int
+    errors: dict[str, int]
+    started: str
+    ended: str | None
+    updated: str | None
+    eta_s: float | None
+
+
+def status_of(out: Path) -> Status:
+    """The status of an output. Raises OutputError where there is none."""
+    place, manifest = read_place(out)
+    last: dict[str, Any] = {}
+    progress: dict[str, Any] = {}
+    for event in events_of(place):
+        last = event
+        if event["event"] == "started":
+            progress = {}
+        elif event["event"] == "progress":
+            progress = event
+    running = manifest.state == "running"
+    state = "died" if running and _is_gone(manifest) else manifest.state
+    return Status(
+        output=short_path(place.target),
+        state=state,
+        rows=manifest.rows,
+        done=progress.get("done", 0) if running else manifest.rows_done,
+        failed=progress.get("failed", 0) if running else manifest.rows_failed,
+        errors=dict(manifest.errors),
+        started=manifest.started,
+        ended=manifest.ended,
+        updated=last.get("time"),
+        eta_s=progress.get("eta_s") if state == "running" else None,
+    )
+
+
+def status_lines(status: Status) -> list[tuple[str, str]]:
+    """The status as (label, text)."""
+    share = units.percent(status.done / status.rows) if status.rows else ""
+    rows = f"{units.count(status.done)} of {units.rows(status.rows)} done ({share})"
+    if status.failed:
+        rows += f", {units.count(status.failed)} failed"
+    lines = [
+        ("state", status.state),
+        ("rows", rows),
+        ("started", status.started),
+        ("ended", status.ended or ""),
+        ("updated", (status.updated or "") if status.ended is None else ""),
+        ("time", f"about {units.duration(status.eta_s)} left" if status.eta_s else ""),
+        ("output", status.output),
+    ]
+    return [(label, text) for label, text in lines if text]
+
+
+def print_status(out: Path, *, as_json: bool) -> None:
+    """Prints the status of an output to standard output."""
+    status = status_of(out)
+    if as_json:
+        print(orjson.dumps(status).decode())
+        return
+    for label, text in status_lines(status):
+        print(f"{label:<10}{text}")
+
+
+def _is_gone(manifest: Manifest) -> bool:
+    """Whether the process that wrote `running` is known to be no more; only its host can tell."""
+    if manifest.host.get("name") != platform.node():
+        return False
+    try:
+        os.kill(int(manifest.host["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
