@@ -1,0 +1,1 @@
+"""Measurements against other tools on the same job; see `python -m benchmarks.NAME --help`."""
