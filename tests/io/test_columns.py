@@ -10,7 +10,7 @@ from tightrun.io.job_sections import InputSpec, OutputSpec
 
 
 def spec(**fields: str) -> InputSpec:
-    return InputSpec(path=("x.jsonl",), **fields)
+    return InputSpec.model_validate({"path": "x.jsonl", **fields})
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_id_is_looked_for_under_the_usual_names() -> None:
 
 
 def test_kept_columns_are_in_the_inputs_order() -> None:
-    out = OutputSpec(path="out", keep_columns=["b", "a"])
+    out = OutputSpec(path="out", keep_columns=("b", "a"))
     assert choose_kept(out, ["a", "x", "b"]) == ("a", "b")
     with pytest.raises(InputError, match=r"output\.keep_columns: no column 'b'"):
         choose_kept(out, ["a"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def rows(count: int) -> datasets.Dataset:
+def rows(count: int) -> Any:
     return datasets.Dataset.from_dict(
         {"uid": [f"u{i}" for i in range(count)], "prompt": [f"p{i}" for i in range(count)]}
     )

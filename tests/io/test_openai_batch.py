@@ -48,7 +48,13 @@ def test_what_the_body_leaves_out_is_the_jobs() -> None:
 
 
 def test_sampling_fields_are_taken_over() -> None:
-    fields = {"temperature": 0.7, "top_p": 0.9, "n": 1, "seed": 1, "presence_penalty": 0.1}
+    fields: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "n": 1,
+        "seed": 1,
+        "presence_penalty": 0.1,
+    }
     more = {"frequency_penalty": 0.2, "top_k": 4, "min_p": 0.05, "repetition_penalty": 1.1}
     sampling = request(line(**fields, **more, stop=["a", "b"])).sampling
     assert all(getattr(sampling, key) == value for key, value in (fields | more).items())
