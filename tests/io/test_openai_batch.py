@@ -55,7 +55,12 @@ def test_sampling_fields_are_taken_over() -> None:
         "seed": 1,
         "presence_penalty": 0.1,
     }
-    more = {"frequency_penalty": 0.2, "top_k": 4, "min_p": 0.05, "repetition_penalty": 1.1}
+    more: dict[str, Any] = {
+        "frequency_penalty": 0.2,
+        "top_k": 4,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+    }
     sampling = request(line(**fields, **more, stop=["a", "b"])).sampling
     assert all(getattr(sampling, key) == value for key, value in (fields | more).items())
     assert sampling.stop == ("a", "b")
