@@ -72,6 +72,20 @@ def test_the_time_left_is_unknown_before_the_first_token() -> None:
     assert measure(Meter(0.0, samples=1), 10.0, engine).eta_s is None
 
 
-def test_the_time_left_is_unknown_in_the_first_moments() -> None:
-    engine = At(output_tokens=5, predicted_remaining_tokens=50, running=100)
-    assert measure(Meter(0.0, samples=1), 0.5, engine).eta_s is None
+def test_the_time_left_is_unknown_at_first_while_no_row_is_done() -> None:
+    engine = At(output_tokens=100, predicted_remaining_tokens=200, running=100)
+    assert measure(Meter(0.0, samples=1), 10.0, engine).eta_s is None
+    assert measure(Meter(0.0, samples=1), 100.0, engine).eta_s == pytest.approx(200)
+
+
+def test_the_share_done_is_that_of_the_time() -> None:
+    engine = At(output_tokens=100, predicted_remaining_tokens=300, running=99)
+    progress = measure(Meter(0.0, samples=1), 10.0, engine, counts(done=1, output_tokens=1))
+    assert progress.share == pytest.approx(0.25)
+
+
+def test_the_share_done_never_goes_back() -> None:
+    meter = Meter(0.0, samples=1)
+    measure(meter, 10.0, At(output_tokens=100, running=99), counts(done=1, output_tokens=1))
+    engine = At(output_tokens=110, predicted_remaining_tokens=1000, running=99)
+    assert measure(meter, 11.0, engine, counts(done=1, output_tokens=1)).share == 1.0

@@ -70,5 +70,13 @@ def test_durations_name_two_units_at_the_most(seconds: float, text: str) -> None
     assert units.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.1, "1 s"), (11.2, "12 s"), (130, "3 min"), (3600, "1 h 00 min"), (7750, "2 h 10 min")],
+)
+def test_a_time_left_is_rounded_up_and_coarse(seconds: float, text: str) -> None:
+    assert units.time_left(seconds) == text
+
+
 def test_one_row_is_not_rows() -> None:
     assert (units.rows(1), units.rows(2000)) == ("1 row", "2,000 rows")

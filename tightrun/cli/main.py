@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the `tightrun` script; always leaves by SystemExit."""
     quiet_libraries(os.environ)
     try:
-        app(normalise(sys.argv[1:] if arguments is None else arguments, command_names()))
+        given = sys.argv[1:] if arguments is None else arguments
+        app(normalise(given, command_names()), prog_name="tightrun")
     except UnknownCommandError as error:
         typer.echo(f"tightrun: {error}", err=True)
         raise SystemExit(ExitCode.USAGE) from None
@@ -55,17 +56,24 @@ def command_names() -> list[str]:
     return [str(command.name) for command in app.registered_commands]
 
 
-@app.callback()
-def _global(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from importlib import metadata
 
         typer.echo(f"tightrun {metadata.version('tightrun')}")
         raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """The flags that stand before a command."""
 
 
 @app.command("run")

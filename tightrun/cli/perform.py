@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tightrun.cli.errors import explain
+from tightrun.cli.load_engine import load_engine
 from tightrun.cli.log_format import LogFormat
 from tightrun.cli.run import RunOptions, run_job
 from tightrun.cli.stopping import Stop, stop_on_signals
@@ -34,7 +35,14 @@ def perform(
     try:
         job = load_job(source, overrides=overrides)
         with stop_on_signals(stop, first=tell, last=view.abort):
-            summary = run_job(job, options, view=view, stop=stop, stdin=sys.stdin.buffer)
+            summary = run_job(
+                job,
+                options,
+                view=view,
+                stop=stop,
+                engine_factory=load_engine,
+                stdin=sys.stdin.buffer,
+            )
     except Exception as error:
         text, code = explain(error)
         view.error(text)

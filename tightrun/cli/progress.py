@@ -10,12 +10,17 @@ from tightrun.cli.tally import Tally
 
 PHASES = ("scan", "load", "warm-up", "run", "seal")
 _RATE_WINDOW_S = 60.0
-_ETA_AFTER_S = 2.0
+# Until the first rows are done, nearly all the time went into prompts and few tokens came out.
+_ETA_WITHOUT_ROWS_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run at one moment. Rates are over the last seconds; `eta_s` is None while unknown."""
+    """A run at one moment. Rates are over the last minute; `eta_s` is None while unknown.
+
+    `share` is the part of all the work that is done: of the time when that is known, else of
+    the rows.
+    """
 
     rows: int
     done: int
@@ -30,6 +35,7 @@ class Progress:
     gpu_budget: int = 0
     cpu_bytes: int = 0
     cpu_budget: int = 0
+    share: float = 0.0
     eta_s: float | None = None
 
 
@@ -50,6 +56,7 @@ class Meter:
     def __init__(self, started_s: float, samples: int) -> None:
         self._started_s = started_s
         self._samples = samples
+        self._share = 0.0
         self._points = deque([_Point(started_s, 0, 0)])
 
     def measure(self, now_s: float, *, rows: int, counts: Tally, engine: Snapshot) -> Progress:
@@ -60,11 +67,15 @@ class Meter:
             self._points.popleft()
         first = self._points[0]
         span_s = max(now_s - first.at_s, 1e-9)
+        elapsed_s = now_s - self._started_s
+        eta_s = self._eta_s(elapsed_s, rows, counts, engine)
+        share = counts.done / rows if eta_s is None else elapsed_s / (elapsed_s + eta_s)
+        self._share = max(self._share, share)
         return Progress(
             rows=rows,
             done=counts.done,
             failed=counts.failed,
-            elapsed_s=now_s - self._started_s,
+            elapsed_s=elapsed_s,
             prompt_tokens=point.prompt_tokens,
             output_tokens=point.output_tokens,
             input_tokens_per_s=(point.prompt_tokens - first.prompt_tokens) / span_s,
@@ -74,11 +85,13 @@ class Meter:
             gpu_budget=engine.gpu_budget,
             cpu_bytes=engine.cpu_bytes,
             cpu_budget=engine.cpu_budget,
-            eta_s=self._eta_s(now_s - self._started_s, rows, counts, engine),
+            share=self._share,
+            eta_s=eta_s,
         )
 
     def _eta_s(self, elapsed_s: float, rows: int, counts: Tally, engine: Snapshot) -> float | None:
-        if elapsed_s < _ETA_AFTER_S or engine.output_tokens == 0:
+        early = counts.done == 0 and elapsed_s < _ETA_WITHOUT_ROWS_AFTER_S
+        if early or engine.output_tokens == 0:
             return None
         in_engine = (engine.running + engine.waiting) // self._samples
         unread = max(0, rows - counts.done - in_engine)

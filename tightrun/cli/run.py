@@ -161,11 +161,8 @@ class _Run:
     def _load(self, scan: Scan, writer: OutputWriter) -> Engine:
         self._view.phase("load", short_path(Path(self._job.model.path)))
         engine = self._engine_factory(self._job, scan, writer.rows, self._notify)
-        model, *sizes = engine.describe()
-        self._view.detail(model)
-        for line in sizes:
-            self._view.fact(line)
-        writer.set_plan({"description": [model, *sizes]})
+        self._view.detail(engine.describe()[0])
+        writer.set_plan({"description": engine.describe()})
         return engine
 
     def _notify(self, text: str) -> None:
@@ -173,7 +170,7 @@ class _Run:
         if text.startswith(WARM_UP):
             self._view.phase(WARM_UP, text.removeprefix(WARM_UP).strip(" :"))
         elif text.startswith(LOADING):
-            self._view.detail(text)
+            self._view.detail(text.removeprefix(LOADING).strip(" :"))
         else:
             self._view.note(text)
 
@@ -183,6 +180,8 @@ class _Run:
             self._job, engine, writer, self._stop, self._view, self._options.show_prompts
         )
         self._view.phase("run")
+        for line in engine.describe()[1:]:
+            self._view.fact(line)
         self._generation = generation
         try:
             generation.run(scan, reports)

@@ -74,7 +74,7 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
         ("started", status.started),
         ("ended", status.ended or ""),
         ("updated", (status.updated or "") if status.ended is None else ""),
-        ("time", f"about {units.duration(status.eta_s)} left" if status.eta_s else ""),
+        ("time", f"about {units.time_left(status.eta_s)} left" if status.eta_s else ""),
         ("output", status.output),
     ]
     return [(label, text) for label, text in lines if text]

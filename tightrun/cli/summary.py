@@ -87,6 +87,7 @@ def closing_lines(summary: Summary) -> list[tuple[str, str]]:
         ("accuracy", _accuracy(summary)),
         ("time", _time(summary)),
         ("output", summary.output),
+        ("kept", _kept(summary)),
     ]
     return [(label, text) for label, text in lines if text]
 
@@ -154,6 +155,19 @@ def _accuracy(summary: Summary) -> str:
     return (
         f"{units.percent(accuracy.share)} exact match with `expected` "
         f"({units.count(accuracy.right)} of {units.count(accuracy.rows)})"
+    )
+
+
+def _kept(summary: Summary) -> str:
+    if summary.done == summary.rows:
+        return ""
+    if not summary.done:
+        return "no row was finished; run the job again"
+    rows = "row" if summary.done == 1 else "rows"
+    return (
+        f"{units.count(summary.done)} finished {rows}: whole shards in data, the others in the "
+        "journal. This version cannot go on from there; --resume new moves the output aside "
+        "and starts again"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DECIMAL = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -69,6 +71,14 @@ def duration(seconds: float) -> str:
         return f"{hours} h {rest_min:02d} min"
     days, rest_h = divmod(hours, 24)
     return f"{days} d {rest_h} h"
+
+
+def time_left(seconds: float) -> str:
+    """A time still to go, rounded up and as coarse as it is uncertain: 12 s, 3 min, 2 h 10 min."""
+    if seconds <= 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else duration(60 * minutes)
 
 
 def _scaled(number: float) -> tuple[float, str]:

@@ -108,7 +108,7 @@ def memory_parts(progress: Progress) -> list[str]:
 
 def time_left(progress: Progress) -> str:
     """The time left as a phrase; empty while unknown."""
-    return "" if progress.eta_s is None else f"{units.duration(progress.eta_s)} left"
+    return "" if progress.eta_s is None else f"{units.time_left(progress.eta_s)} left"
 
 
 def closing_text(summary: Summary) -> str:

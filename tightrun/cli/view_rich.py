@@ -133,9 +133,10 @@ class RichView:
         bar = Table.grid(expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
-        share = progress.done / progress.rows if progress.rows else 0.0
-        rows = f"  {units.count(progress.done)} of {units.rows(progress.rows)}  {share:4.0%}"
-        bar.add_row(ProgressBar(total=progress.rows, completed=progress.done), rows)
+        bar.add_row(
+            ProgressBar(total=1.0, completed=progress.share),
+            f"  {units.count(progress.done)} of {units.rows(progress.rows)}",
+        )
         speed = [
             f"{units.rate(progress.input_tokens_per_s)} in",
             f"{units.rate(progress.output_tokens_per_s)} out",

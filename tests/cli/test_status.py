@@ -1,0 +1,57 @@
+"""The status of an output whose run has not ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from tests.cli.fake_engine import FakeEngine, factory
+from tests.cli.jobs import Listener, job_of, prompts
+from tightrun.cli.run import run_job
+from tightrun.cli.status import status_of
+from tightrun.io.events import EventLog
+from tightrun.io.outputs import OutputError
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output of a run, with a manifest that says that it still runs in this process."""
+    view = Listener()
+    run_job(job_of(tmp_path, prompts(20)), view=view, engine_factory=factory(FakeEngine()))
+    change(tmp_path / "out", state="running", ended=None)
+    return tmp_path / "out"
+
+
+def change(out: Path, **values: object) -> None:
+    path = out / "_tightrun" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_living_run_is_as_far_as_it_last_said(out: Path) -> None:
+    EventLog(out / "_tightrun").event("progress", done=8, failed=1, eta_s=12.5)
+    status = status_of(out)
+    assert (status.state, status.done, status.failed, status.eta_s) == ("running", 8, 1, 12.5)
+
+
+def test_a_run_whose_process_is_gone_has_died(out: Path) -> None:
+    gone = os.fork()
+    if gone == 0:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    change(out, host={"name": platform.node(), "pid": gone})
+    assert status_of(out).state == "died"
+
+
+def test_a_run_on_another_host_is_believed(out: Path) -> None:
+    change(out, host={"name": "elsewhere", "pid": 2**22 + 1})
+    assert status_of(out).state == "running"
+
+
+def test_a_manifest_that_cannot_be_read_is_said_to_be_so(out: Path) -> None:
+    (out / "_tightrun" / "manifest.json").write_text("{")
+    with pytest.raises(OutputError, match="manifest"):
+        status_of(out)
