@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 
-from tightrun.policies.shape import ModelShape
-from tightrun.runtime.attention import AttentionKernel, AttentionSpec, TorchAttention
+from tightrun.runtime.attention import AttentionSpec
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.kv_cache import LayerCache
@@ -45,20 +41,3 @@ class CpuAttention:
             sinks=None if spec.sinks is None else spec.sinks.float().contiguous(),
             out=query.new_empty(tokens, heads, cache.values.shape[-1]),
         )
-
-
-def choose_kernel(
-    shape: ModelShape,
-    dtype: torch.dtype,
-    device: torch.device,
-    cache_dir: Path | None,
-    compiler: str | None,
-    notify: Callable[[str], None],
-) -> AttentionKernel:
-    """The fastest kernel that serves every layer here; `cache_dir` None: plain torch."""
-    fits = all(CpuKernels.supports(dtype, x.key_dim, x.value_dim) for x in shape.layers)
-    if device.type == "cpu" and cache_dir is not None and fits:
-        kernels = CpuKernels.load(cache_dir, notify, compiler)
-        if kernels is not None:
-            return CpuAttention(kernels)
-    return TorchAttention()

@@ -19,11 +19,11 @@ from tightrun.runtime.accounts import Accounts, EngineSnapshot, EngineSummary, p
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.batch import Batch, Segment, pack
 from tightrun.runtime.checkpoint import ModelSource, checkpoint_bytes, load_config, load_model
-from tightrun.runtime.cpu_attention import choose_kernel
 from tightrun.runtime.delivery import Delivery
 from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.inspection import InspectedModel, inspect_model, paged_attention
+from tightrun.runtime.kernel_choice import choose_kernel, is_token_major
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.limits import choose_device, detect_hardware
 from tightrun.runtime.loop import run_pass
@@ -110,6 +110,7 @@ class Engine:
             plan.context,
             inspected.dtype,
             self.device,
+            token_major=is_token_major(kernel),
             poison=options.poison,
         )
         self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache))
@@ -152,7 +153,15 @@ class Engine:
         )
         if can_prepack(device, dtype):
             _prepack(inspected, plan)
-        kernel = choose_kernel(shape, dtype, device, options.kernel_cache, options.compiler, notify)
+        kernel = choose_kernel(
+            shape,
+            plan.block_tokens,
+            dtype,
+            device,
+            options.kernel_cache,
+            options.compiler,
+            notify,
+        )
         inspected.cut.answer_attention(paged_attention(kernel))
         return cls(options, inspected, tokenizer, ends, hardware, plan, rates, kernel)
 

@@ -15,7 +15,8 @@ from tightrun.runtime.sequence import Sequence
 class LayerCache:
     """Keys `[blocks, kv_heads, block_tokens, key_dim]` and values of one layer.
 
-    Head-major inside a block: a kernel reads one head's keys of a block as one plain matrix.
+    Head-major inside a block in memory, so that a kernel reads one head's keys of a block as one
+    plain matrix; with `token_major` a view of `[blocks, block_tokens, kv_heads, dim]`.
     """
 
     keys: torch.Tensor
@@ -85,6 +86,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         *,
+        token_major: bool = False,
         poison: bool = False,
     ) -> None:
         self.block_tokens = block_tokens
@@ -92,15 +94,15 @@ class KVCache:
         self.tables = np.zeros((places, -(-longest // block_tokens)), dtype=np.int32)
         self._places = list(range(places - 1, -1, -1))
         self._poison = poison
+
+        def side(heads: int, dim: int) -> torch.Tensor:
+            if token_major:
+                empty = torch.empty((blocks, block_tokens, heads, dim), dtype=dtype, device=device)
+                return empty.transpose(1, 2)
+            return torch.empty((blocks, heads, block_tokens, dim), dtype=dtype, device=device)
+
         self.layers = [
-            LayerCache(
-                torch.empty(
-                    (blocks, x.kv_heads, block_tokens, x.key_dim), dtype=dtype, device=device
-                ),
-                torch.empty(
-                    (blocks, x.kv_heads, block_tokens, x.value_dim), dtype=dtype, device=device
-                ),
-            )
+            LayerCache(side(x.kv_heads, x.key_dim), side(x.kv_heads, x.value_dim))
             for x in shape.layers
         ]
 

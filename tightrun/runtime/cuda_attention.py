@@ -1,0 +1,138 @@
+"""Attention on CUDA by torch's flash attention over the paged cache.
+
+Chosen only where it agrees with the plain path on a small batch at load: page sizes, head sizes
+and architectures that flash attention serves change between releases and cards.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch.nn.attention import varlen
+
+from tightrun.core import Request
+from tightrun.policies.shape import LayerShape, ModelShape
+from tightrun.runtime.attention import AttentionSpec, TorchAttention
+from tightrun.runtime.batch import Batch, Segment, pack
+from tightrun.runtime.kv_cache import KVCache, LayerCache
+from tightrun.runtime.sequence import Sequence
+
+TOLERANCE = 0.02
+
+
+class VarlenAttention:
+    """The AttentionKernel over `torch.nn.attention.varlen` with a block table.
+
+    The cache is token-major in memory. Softcap and sinks take the plain path.
+    """
+
+    name = "flash"
+
+    def __init__(self) -> None:
+        self._plain = TorchAttention()
+
+    def store(
+        self, cache: LayerCache, key: torch.Tensor, value: torch.Tensor, batch: Batch
+    ) -> None:
+        self._plain.store(cache, key, value, batch)
+
+    def attend(
+        self, cache: LayerCache, query: torch.Tensor, batch: Batch, spec: AttentionSpec
+    ) -> torch.Tensor:
+        if spec.softcap is not None or spec.sinks is not None or batch.padding:
+            return self._plain.attend(cache, query, batch, spec)
+        used = batch.context_len + batch.query_len
+        arrays = batch.on_device
+        if "used" not in arrays:
+            ends = torch.cat([batch.query_start, batch.query_start[-1:] + batch.query_len[-1:]])
+            arrays["ends"] = ends.to(query.device, non_blocking=True)
+            arrays["used"] = used.to(query.device, non_blocking=True)
+            arrays["pages"] = batch.block_table.to(query.device, non_blocking=True)
+        left = -1 if spec.window is None else spec.window - 1
+        out = varlen.varlen_attn(
+            query.transpose(0, 1).contiguous(),
+            cache.keys.transpose(1, 2),
+            cache.values.transpose(1, 2),
+            arrays["ends"],
+            None,
+            int(batch.query_len.max()),
+            int(used.max()),
+            scale=spec.scaling,
+            window_size=(left, 0),
+            enable_gqa=query.shape[0] != cache.keys.shape[1],
+            seqused_k=arrays["used"],
+            block_table=arrays["pages"],
+        )
+        assert isinstance(out, torch.Tensor)
+        return out
+
+
+def try_varlen(
+    shape: ModelShape,
+    block_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    notify: Callable[[str], None],
+) -> VarlenAttention | None:
+    """The flash path if it exists here and agrees with the plain one; says why not otherwise."""
+    if dtype == torch.float32:
+        return None  # exactness in float32 is the plain path's
+    if "block_table" not in inspect.signature(varlen.varlen_attn).parameters:
+        notify(f"attention runs in plain torch: torch {torch.__version__} has no paged attention")
+        return None
+    kernel = VarlenAttention()
+    for layer in {
+        (x.q_heads, x.kv_heads, x.key_dim, x.value_dim): x for x in shape.layers
+    }.values():
+        try:
+            distance = _distance(kernel, layer, block_tokens, dtype, device)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            notify(f"attention runs in plain torch, flash attention refuses: {reason}")
+            return None
+        if not distance <= TOLERANCE:
+            notify(f"attention runs in plain torch: flash attention is {distance:.1%} off here")
+            return None
+    return kernel
+
+
+def _distance(
+    kernel: VarlenAttention,
+    layer: LayerShape,
+    block_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> float:
+    """Largest relative distance from the plain path, over a ragged prefill and a decode pass."""
+    shape = ModelShape((layer,), 0, 0, 0, 0, 0, 0, 0, 0)
+    longest = 2 * block_tokens
+    cache = KVCache(shape, 6, block_tokens, 3, longest, dtype, device, token_major=True)
+    generator = torch.Generator(device).manual_seed(0)
+    sequences = [
+        Sequence(Request(i, "check", ""), 0, [0] * n, n, 1)
+        for i, n in enumerate((block_tokens + 7, 5, block_tokens // 2))
+    ]
+    for sequence in sequences:
+        cache.open(sequence)
+        cache.grow(sequence, len(sequence.tokens))
+    spec = AttentionSpec(layer.key_dim**-0.5, layer.window)
+    worst = 0.0
+    for held_back in (1, 0):
+        batch = pack([Segment(s, s.uncomputed - held_back) for s in sequences], cache, device)
+        q, k, v = (
+            torch.randn(heads, batch.tokens, dim, generator=generator, device=device).to(dtype)
+            for heads, dim in (
+                (layer.q_heads, layer.key_dim),
+                (layer.kv_heads, layer.key_dim),
+                (layer.kv_heads, layer.value_dim),
+            )
+        )
+        kernel.store(cache.layers[0], k, v, batch)
+        got = kernel.attend(cache.layers[0], q, batch, spec).float()
+        expected = TorchAttention().attend(cache.layers[0], q, batch, spec).float()
+        worst = max(worst, float((got - expected).norm() / expected.norm()))
+        for segment in batch.segments:
+            segment.sequence.computed += segment.tokens
+    return worst
