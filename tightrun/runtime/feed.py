@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from tightrun.core import Completion, Request
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.sequence import Sequence
 from tightrun.runtime.tokenizer import PromptError, Tokenizer
 
-MOST_TOKENS_WAITING = 4 * 2**20
-MOST_SEQUENCES_WAITING = 8192
+MOST_TOKENS_WAITING = 2**21
+MOST_SEQUENCES_WAITING = 4096
 
 
 class Feed:
@@ -125,8 +127,9 @@ class Feed:
             return None
         room = min(request.sampling.max_tokens, self._context - len(tokens))
         side = self._sides.side(len(tokens) + room)
+        request = replace(request, prompt="")  # the text is not needed any more
         first, *others = (
-            Sequence(request, i, list(tokens), len(tokens), room, side)
+            Sequence(request, i, array("i", tokens), len(tokens), room, side)
             for i in range(request.sampling.n)
         )
         first.siblings = others

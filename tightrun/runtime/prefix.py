@@ -17,10 +17,8 @@ SHORTEST = 16
 def longest_common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
     """How many tokens two lists have in common from the start."""
     size = min(len(a), len(b))
-    if a[:size] == b[:size]:
-        return size
-    different = np.asarray(a[:size]) != np.asarray(b[:size])
-    return int(different.argmax())
+    different = np.flatnonzero(np.asarray(a[:size]) != np.asarray(b[:size]))
+    return int(different[0]) if different.size else size
 
 
 class SharedPrefix:

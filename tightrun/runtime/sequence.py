@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from dataclasses import dataclass, field
 
 from tightrun.core import Request, RowError, SamplingParams, TokenLogprob
@@ -19,7 +20,7 @@ class Sequence:
 
     request: Request
     sample: int
-    tokens: list[int]
+    tokens: MutableSequence[int]
     prompt_tokens: int
     room: int
     rope_side: int = 0
@@ -44,7 +45,7 @@ class Sequence:
 
     @property
     def output(self) -> list[int]:
-        return self.tokens[self.prompt_tokens :]
+        return list(self.tokens[self.prompt_tokens :])
 
     @property
     def uncomputed(self) -> int:
