@@ -60,16 +60,18 @@ class Listener:
 
     def __init__(self) -> None:
         self.phases: list[str] = []
+        self.broke_off: list[str] = []
         self.details: list[str] = []
         self.notes: list[str] = []
         self.prompts: list[tuple[str, str]] = []
         self.summary: Summary | None = None
-        self.closed_good: bool | None = None
 
     def title(self, text: str) -> None:
         pass
 
-    def phase(self, name: str, detail: str = "") -> None:
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None:
+        if broke_off:
+            self.broke_off += self.phases[-1:]
         self.phases.append(name)
         self.details.append(detail)
 
@@ -92,7 +94,8 @@ class Listener:
         self.prompts.append((place, text))
 
     def close(self, *, good: bool) -> None:
-        self.closed_good = good
+        if not good:
+            self.broke_off += self.phases[-1:]
 
     def closing(self, summary: Summary) -> None:
         self.summary = summary

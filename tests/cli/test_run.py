@@ -62,7 +62,7 @@ def test_the_summary_is_shown_when_all_is_closed(tmp_path: Path) -> None:
     view = Listener()
     summary = run(job_of(tmp_path, prompts(3)), view=view)
     assert view.summary == summary
-    assert view.closed_good
+    assert view.broke_off == []
 
 
 def test_a_failed_row_makes_the_exit_code_3(tmp_path: Path) -> None:
@@ -119,7 +119,10 @@ def test_a_stop_keeps_what_is_finished_and_exits_75(tmp_path: Path) -> None:
         if request.row_index == 30:
             stop.request("SIGTERM was received", ExitCode.STOPPED)
 
-    summary = run(job_of(tmp_path, prompts(5000)), FakeEngine(before=before), stop=stop)
+    view = Listener()
+    job = job_of(tmp_path, prompts(5000))
+    summary = run(job, FakeEngine(before=before), stop=stop, view=view)
+    assert view.broke_off == ["run"]
     assert summary.exit_code == ExitCode.STOPPED
     assert summary.outcome == "SIGTERM was received"
     assert 30 <= summary.done < 5000

@@ -99,7 +99,7 @@ class _Run:
                 ),
             ):
                 summary = self._phases()
-            good = summary.done == summary.rows
+            good = True
         except Exception as error:
             if not isinstance(error, USER_ERRORS):
                 self._log_error(error)
@@ -124,6 +124,7 @@ class _Run:
                 finally:
                     engine.close()
         except StoppedError:
+            self._view.close(good=False)
             rows = self._writer.rows if self._writer is not None else 0
             return stopped_before(self._stop, self._place, rows, self._span)
 
@@ -198,7 +199,8 @@ class _Run:
 
     def _seal(self, writer: OutputWriter, generation: Generation) -> None:
         self._generation = None
-        self._view.phase("seal", short_path(self._place.target))
+        broke_off = not generation.complete
+        self._view.phase("seal", short_path(self._place.target), broke_off=broke_off)
         writer.close(final=generation.complete)
 
     def _tick(self) -> None:

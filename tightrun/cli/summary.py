@@ -74,16 +74,12 @@ class Summary:
 
 def closing_lines(summary: Summary) -> list[tuple[str, str]]:
     """The closing summary as (label, text); what was not measured has no line."""
+    rows = [("rows", _rows(summary)), *(("", line) for line in _errors(summary))]
+    work = [("tokens", _tokens(summary)), ("speed", _speed(summary)), ("bound", _bound(summary))]
     lines = [
-        ("rows", _rows(summary)),
-        *(("", line) for line in _errors(summary)),
-        (
-            "tokens",
-            f"{units.count(summary.input_tokens)} in, {units.count(summary.output_tokens)} out",
-        ),
-        ("speed", _speed(summary)),
+        *rows,
+        *(work if summary.done else []),
         ("memory", _memory(summary)),
-        ("bound", _bound(summary)),
         ("accuracy", _accuracy(summary)),
         ("time", _time(summary)),
         ("output", summary.output),
@@ -119,6 +115,10 @@ def _rows(summary: Summary) -> str:
 def _errors(summary: Summary) -> list[str]:
     ranked = sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))
     return [f"{units.count(number)} {code}" for code, number in ranked]
+
+
+def _tokens(summary: Summary) -> str:
+    return f"{units.count(summary.input_tokens)} in, {units.count(summary.output_tokens)} out"
 
 
 def _speed(summary: Summary) -> str:

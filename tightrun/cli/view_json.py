@@ -30,8 +30,8 @@ class JsonView:
     def title(self, text: str) -> None:
         self._write("start", title=text)
 
-    def phase(self, name: str, detail: str = "") -> None:
-        self._end_phase(good=True)
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None:
+        self._end_phase(good=not broke_off)
         self._phase, self._detail, self._began_s = name, detail, time.monotonic()
         self._write("phase", phase=name, detail=detail)
 

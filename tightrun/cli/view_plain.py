@@ -29,8 +29,8 @@ class PlainView:
     def title(self, text: str) -> None:
         self._line(text)
 
-    def phase(self, name: str, detail: str = "") -> None:
-        self._end_phase(good=True)
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None:
+        self._end_phase(good=not broke_off)
         self._phase, self._detail, self._began_s = name, detail, time.monotonic()
 
     def detail(self, text: str) -> None:

@@ -20,7 +20,7 @@ class QuietView:
     def title(self, text: str) -> None:
         pass
 
-    def phase(self, name: str, detail: str = "") -> None:
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None:
         pass
 
     def detail(self, text: str) -> None:

@@ -37,6 +37,7 @@ class RichView:
         plain = self._console.options.ascii_only
         self._marks = ("+", ">", "x") if plain else ("✓", "•", "✗")
         self._dot = ", " if plain else " · "
+        # rich counts the lines it has to move over: two threads that print at once upset it.
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._phase = ""
@@ -49,9 +50,9 @@ class RichView:
         self._console.print(Text.assemble((name, "bold"), "  ", (rest, "dim")))
         self._console.print()
 
-    def phase(self, name: str, detail: str = "") -> None:
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None:
         with self._lock:
-            self._end_phase(good=True)
+            self._end_phase(good=not broke_off)
             self._phase, self._detail, self._began_s = name, detail, time.monotonic()
             self._progress = None
             if self._live is None:
@@ -74,11 +75,13 @@ class RichView:
         self._aside(text, "yellow")
 
     def error(self, text: str) -> None:
-        self._console.print(Text(text, style="red"))
+        with self._lock:
+            self._console.print(Text(text, style="red"))
 
     def prompt(self, place: str, text: str) -> None:
-        self._console.print(Text(place, style="bold"))
-        self._console.print(Padding(Text(text), (0, 0, 1, 4)))
+        with self._lock:
+            self._console.print(Text(place, style="bold"))
+            self._console.print(Padding(Text(text), (0, 0, 1, 4)))
 
     def close(self, *, good: bool) -> None:
         with self._lock:
@@ -103,7 +106,8 @@ class RichView:
         self._console.file.flush()
 
     def _aside(self, text: str, style: str) -> None:
-        self._console.print(Padding(Text(text, style=style), (0, 0, 0, 2 + _LABEL)))
+        with self._lock:
+            self._console.print(Padding(Text(text, style=style), (0, 0, 0, 2 + _LABEL)))
 
     def _end_phase(self, *, good: bool) -> None:
         if not self._phase:

@@ -15,14 +15,15 @@ class View(Protocol):
     """Shows a run. Every method may be called from any thread.
 
     `interval_s` is the time between two calls of `tick`. A phase lasts until the next begins
-    or until `close`; `detail` says what it does now, and at its end what it came to.
+    or until `close`, which say whether it broke off; `detail` says what it does now, and at its
+    end what it came to.
     """
 
     interval_s: float
 
     def title(self, text: str) -> None: ...
 
-    def phase(self, name: str, detail: str = "") -> None: ...
+    def phase(self, name: str, detail: str = "", *, broke_off: bool = False) -> None: ...
 
     def detail(self, text: str) -> None: ...
 
