@@ -60,6 +60,12 @@ def device_budget(device: torch.device, asked: float | int) -> Budget:
     return _apply(asked, free, "free GPU memory", "limits.gpu_memory")
 
 
+def hold_to_budget(device: torch.device, budget: Budget) -> None:
+    """Let torch's allocator refuse what exceeds the budget instead of taking it."""
+    _free, total = torch.cuda.mem_get_info(device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget.bytes / total), device)
+
+
 def _apply(asked: float | int, available: int, limit: str, name: str) -> Budget:
     if isinstance(asked, float):
         return Budget(int(available * asked), f"{name} ({asked:.0%} of {limit})")
