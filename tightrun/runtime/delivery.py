@@ -97,6 +97,6 @@ class Delivery:
         )
 
     def _spoken(self, sequence: Sequence) -> list[int]:
-        """The output without the stop token that ended it."""
+        """The output without the token that ended it, be that special to the tokenizer or not."""
         output = sequence.output
-        return output[:-1] if sequence.stop_reason is not None else output
+        return output[:-1] if sequence.finish_reason == "stop" else output
