@@ -127,6 +127,7 @@ class CpuKernels:
         heads, tokens = q.shape[1], q.shape[2]
         _check_cache(q, v_cache, k_cache.shape[1], width=v_cache.shape[3])
         assert self.supports(q.dtype, q.shape[3], v_cache.shape[3])
+        assert scaling > 0
         assert heads % k_cache.shape[1] == 0
         assert out.shape == (tokens, heads, v_cache.shape[3])
         assert out.is_contiguous()

@@ -4,6 +4,7 @@
 
 #include "finish.h"
 #include "gemm.h"
+#include "softmax.h"
 
 namespace tightrun {
 
@@ -11,7 +12,7 @@ namespace tightrun {
 // threads there are, so that a sequence's output depends on neither.
 constexpr int kDecodeKeys = 512;
 constexpr int kDecodeRows = 8;  // heads that share a pass over the keys
-constexpr int kKeyTile = 64;
+constexpr int kKeyTile = 128;
 constexpr int kQueryRows = 192;  // rows of a piece aimed at: packing a key tile is then 2 % of the work
 
 // Sizes of the packed operands of a layer, in words and rounded up to whole vectors.
@@ -35,14 +36,19 @@ template <class Math>
 struct Workspace {
   using T = typename Math::Stored;
   uint32_t *queries, *keys, *values, *weights;
-  float *scores;
+  float *scores, *factors;
+  int32_t* positions;
   Sums sums;
   const T *keys_at[kDecodeKeys], *values_at[kDecodeKeys];  // addresses of rows
 
+  static int64_t weight_words(int rows) {
+    return std::max(kDecodeRows * kDecodeKeys, rows * (kKeyTile / Math::kPerWord));
+  }
+
   static int64_t words(const Packed<Math>& packed, int rows) {
-    return static_cast<int64_t>(rows) * (packed.key_stride + packed.value_stride + 2) +
+    return static_cast<int64_t>(rows) * (packed.key_stride + packed.value_stride + 4) +
            kKeyTile * (packed.key_stride + packed.value_stride / Math::kPerWord) +
-           2 * kScores + 8 * kLanes;
+           weight_words(rows) + kScores + 10 * kLanes;
   }
 
   Workspace(uint32_t* memory, const Packed<Math>& packed, int rows) {
@@ -53,14 +59,18 @@ struct Workspace {
     };
     keys = take(static_cast<int64_t>(kKeyTile) * packed.key_stride);
     values = take(static_cast<int64_t>(kKeyTile / Math::kPerWord) * packed.value_stride);
-    weights = take(kScores);
+    weights = take(weight_words(rows));
     scores = reinterpret_cast<float*>(take(kScores));
     queries = take(static_cast<int64_t>(rows) * packed.key_stride);
     sums.values = reinterpret_cast<float*>(take(static_cast<int64_t>(rows) * packed.value_stride));
     sums.stride = packed.value_stride;
     sums.most = reinterpret_cast<float*>(take(rows));
     sums.weight = reinterpret_cast<float*>(take(rows));
+    factors = reinterpret_cast<float*>(take(rows));
+    positions = reinterpret_cast<int32_t*>(take(rows));
   }
+
+  RowStates states() const { return {sums.most, sums.weight, factors}; }
 };
 
 // A row of stored numbers as words, the last vector filled up with zeros.
@@ -120,111 +130,121 @@ void pack_values(const typename Math::Stored* const* rows, int count, int width,
     }
 }
 
-// Scores of one row to weights relative to the row's new maximum. Columns [low, high) are seen.
-// Returns the sum of the weights; `most` is the maximum so far and becomes the new one.
-template <class Math>
-inline float weigh_row(float* scores, int columns, int low, int high, const ScoreScale& scale,
-                       float& most, uint32_t* weights) {
-  const I32 lanes = lane_numbers();
-  F32 top = splat(kMinusInfinity);
-  for (int c = 0; c < columns; c += kLanes) {
-    F32 x = scale(load<F32>(scores + c));
-    if (c < low || c + kLanes > high) {
-      const I32 column = lanes + c;
-      x = (column >= low) & (column < high) ? x : splat(kMinusInfinity);
-    }
-    top = max_of(top, x);
-    store(scores + c, x);
-  }
-  most = std::max(most, max_lanes(top));
-  const bool none = most == kMinusInfinity;
-  F32 sum{};
-  F32 pending{};
-  for (int c = 0; c < columns; c += kLanes) {
-    const F32 x = load<F32>(scores + c);
-    F32 weight = none ? F32{} : exp2<Math::kExact>(x - most);
-    if (c < low || c + kLanes > high) weight = x == kMinusInfinity ? F32{} : weight;
-    sum += weight;
-    if constexpr (Math::kPerWord == 1) {
-      store(weights + c, weight);
-    } else {
-      if (c / kLanes % 2) store(weights + (c - kLanes) / 2, Math::pair(pending, weight));
-      pending = weight;
-      if (c + kLanes == columns && c / kLanes % 2 == 0)
-        store(weights + c / 2, Math::pair(weight, F32{}));
-    }
-  }
-  return sum_lanes(sum);
-}
-
-// Attends the rows of a piece over its keys; the sums are left in the workspace.
+// The rows of a piece, `Rows` at a time, against one tile of keys after another.
 template <class Math, int Rows>
-void attend_tiles(const Problem<typename Math::Stored>& problem, const Piece& piece,
-                  const Packed<Math>& packed, Workspace<Math>& work) {
-  const int rows = piece.q_count * problem.group;
-  const int padded = round_up(rows, Rows);
-  const int first_position = problem.context_len[piece.sequence] + piece.q_begin;
-  const auto position = [&](int row) {
-    return first_position + std::min(row, rows - 1) / problem.group;
-  };
-  const int32_t* table = problem.table(piece.sequence);
-  Sums& sums = work.sums;
-  pack_queries(problem, piece, packed, padded, work.queries);
-  std::fill_n(sums.most, padded, kMinusInfinity);
-  std::fill_n(sums.weight, padded, 0.0f);
-  std::fill_n(sums.values, static_cast<int64_t>(padded) * sums.stride, 0.0f);
+class TiledRows {
+  using T = typename Math::Stored;
+  static constexpr int kWeightStride = kKeyTile / Math::kPerWord;
 
-  for (int tile = piece.key_begin / kKeyTile * kKeyTile; tile < piece.key_end; tile += kKeyTile) {
-    const int first = std::max(tile, piece.key_begin);
-    const int last = std::min(tile + kKeyTile, piece.key_end);
-    const int count = round_up(last - tile, kLanes);
-    problem.k.rows(table, piece.kv_head, first, last, first - tile, count, work.keys_at);
-    pack_keys<Math>(work.keys_at, count, packed, work.keys);
-    problem.v.rows(table, piece.kv_head, first, last, first - tile, count, work.values_at);
-    pack_values<Math>(work.values_at, count, problem.v.width, packed, work.values);
+ public:
+  TiledRows(const Problem<T>& problem, const Piece& piece, const Packed<Math>& packed,
+            Workspace<Math>& work)
+      : problem_(problem), piece_(piece), packed_(packed), work_(work), sums_(work.sums) {}
 
-    for (int row = 0; row < padded; row += Rows) {
-      const int low = std::max(problem.first_key(position(row)), first) - tile;
-      const int high = std::min(position(row + Rows - 1) + 1, last) - tile;
-      if (high <= low) continue;
-      const int begin = low / kLanes * kLanes;
-      const int columns = round_up(high, kLanes) - begin;
-      product<Math, Rows>(work.queries + static_cast<int64_t>(row) * packed.key_stride,
-                          packed.key_stride, work.keys + begin, kKeyTile, work.scores, kKeyTile,
-                          packed.key_words, columns / kLanes, nullptr);
-      float factor[Rows];
-      for (int r = 0; r < Rows; ++r) {
-        const int at = position(row + r);
-        const float before = sums.most[row + r];
-        const float weight = weigh_row<Math>(
-            work.scores + r * kKeyTile, columns,
-            std::max(problem.first_key(at), first) - tile - begin,
-            std::min(at + 1, last) - tile - begin, problem.score, sums.most[row + r],
-            work.weights + r * kKeyTile);
-        factor[r] = before == sums.most[row + r] ? 1.0f : std::exp2(before - sums.most[row + r]);
-        sums.weight[row + r] = sums.weight[row + r] * factor[r] + weight;
+  // The sums are left in the workspace.
+  void attend() {
+    const int rows = piece_.q_count * problem_.group;
+    rows_ = round_up(rows, Rows);
+    const int position = problem_.context_len[piece_.sequence] + piece_.q_begin;
+    for (int row = 0; row < rows_; ++row)
+      work_.positions[row] = position + std::min(row, rows - 1) / problem_.group;
+    pack_queries(problem_, piece_, packed_, rows_, work_.queries);
+    std::fill_n(sums_.most, rows_, kMinusInfinity);
+    std::fill_n(sums_.weight, rows_, 0.0f);
+    std::fill_n(sums_.values, static_cast<int64_t>(rows_) * sums_.stride, 0.0f);
+    const int first_tile = piece_.key_begin / kKeyTile * kKeyTile;
+    for (tile_ = first_tile; tile_ < piece_.key_end; tile_ += kKeyTile) {
+      first_ = std::max(tile_, piece_.key_begin);
+      last_ = std::min(tile_ + kKeyTile, piece_.key_end);
+      find_rows(tile_);
+      pack_keys<Math>(work_.keys_at, key_count(tile_), packed_, work_.keys);
+      pack_values<Math>(work_.values_at, key_count(tile_), problem_.v.width, packed_, work_.values);
+      const int ahead = tile_ + kKeyTile < piece_.key_end ? key_count(tile_ + kKeyTile) : 0;
+      if (ahead) find_rows(tile_ + kKeyTile);
+      const Ahead<T> next_keys{work_.keys_at, ahead, problem_.k.width};
+      const Ahead<T> next_values{work_.values_at, ahead, problem_.v.width};
+      const int pace = (kKeyTile * Rows + rows_ - 1) / rows_;
+      // Two sweeps, so that only K or V has to stay in the first-level cache.
+      for (int row = 0, key = 0; row < rows_; row += Rows, key += pace) {
+        next_keys.fetch(key, pace);
+        next_values.fetch(key, pace);
+        weigh(row);
       }
-      product<Math, Rows>(work.weights, kKeyTile,
-                          work.values + begin / Math::kPerWord * packed.value_stride,
-                          packed.value_stride,
-                          sums.values + static_cast<int64_t>(row) * sums.stride, sums.stride,
-                          columns / Math::kPerWord, packed.value_stride / kLanes, factor);
+      for (int row = 0; row < rows_; row += Rows) add_values(row);
     }
   }
-}
+
+ private:
+  // Columns of the tile that some of the rows from `row` on see, in whole vectors.
+  struct Columns {
+    int begin, count;
+  };
+  Columns columns(int row) const {
+    const int low = std::max(problem_.first_key(work_.positions[row]), first_) - tile_;
+    const int high = std::min(work_.positions[row + Rows - 1] + 1, last_) - tile_;
+    const int begin = low / kLanes * kLanes;
+    return {begin, high > low ? round_up(high, kLanes) - begin : 0};
+  }
+
+  // Keys of a tile, filled up to a whole vector.
+  int key_count(int tile) const {
+    return round_up(std::min(kKeyTile, piece_.key_end - tile), kLanes);
+  }
+
+  void find_rows(int tile) {
+    const int32_t* table = problem_.table(piece_.sequence);
+    const int first = std::max(tile, piece_.key_begin);
+    const int last = std::min(tile + kKeyTile, piece_.key_end);
+    const int lead = first - tile, count = key_count(tile);
+    problem_.k.rows(table, piece_.kv_head, first, last, lead, count, work_.keys_at);
+    problem_.v.rows(table, piece_.kv_head, first, last, lead, count, work_.values_at);
+  }
+
+  void weigh(int row) {
+    const auto [begin, count] = columns(row);
+    if (count == 0) return;
+    product<Math, Rows>(work_.queries + static_cast<int64_t>(row) * packed_.key_stride,
+                        packed_.key_stride, work_.keys + begin, kKeyTile, work_.scores, kKeyTile,
+                        packed_.key_words, count / kLanes, nullptr);
+    int low[Rows], high[Rows];
+    for (int r = 0; r < Rows; ++r) {
+      const int position = work_.positions[row + r];
+      low[r] = std::max(problem_.first_key(position), first_) - tile_ - begin;
+      high[r] = std::min(position + 1, last_) - tile_ - begin;
+    }
+    weigh_all<Math, Rows>({work_.scores, kKeyTile, count, low, high}, problem_.score,
+                          work_.states() + row, work_.weights + row * kWeightStride, kWeightStride);
+  }
+
+  void add_values(int row) {
+    const auto [begin, count] = columns(row);
+    if (count == 0) return;
+    product<Math, Rows>(work_.weights + row * kWeightStride, kWeightStride,
+                        work_.values + begin / Math::kPerWord * packed_.value_stride,
+                        packed_.value_stride,
+                        sums_.values + static_cast<int64_t>(row) * sums_.stride, sums_.stride,
+                        count / Math::kPerWord,
+                        packed_.value_stride / kLanes, work_.factors + row);
+  }
+
+  const Problem<T>& problem_;
+  const Piece& piece_;
+  const Packed<Math>& packed_;
+  Workspace<Math>& work_;
+  Sums& sums_;
+  int rows_ = 0, tile_ = 0, first_ = 0, last_ = 0;
+};
 
 template <class Math>
 void attend_prefill(const Problem<typename Math::Stored>& problem, const Piece& piece,
-                  const Packed<Math>& packed, Workspace<Math>& work) {
+                    const Packed<Math>& packed, Workspace<Math>& work) {
   const int rows = piece.q_count * problem.group;
-  if (rows == 1)
-    attend_tiles<Math, 1>(problem, piece, packed, work);
-  else if (rows == 2)
-    attend_tiles<Math, 2>(problem, piece, packed, work);
+  if (rows <= 2)
+    TiledRows<Math, 2>(problem, piece, packed, work).attend();
   else if (rows <= 4)
-    attend_tiles<Math, 4>(problem, piece, packed, work);
+    TiledRows<Math, 4>(problem, piece, packed, work).attend();
   else
-    attend_tiles<Math, kTileRows>(problem, piece, packed, work);
+    TiledRows<Math, kTileRows>(problem, piece, packed, work).attend();
 }
 
 }  // namespace tightrun

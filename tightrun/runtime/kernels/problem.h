@@ -6,18 +6,18 @@
 
 namespace tightrun {
 
-// From a raw product to a score in powers of two: optional cap, scaling and log2(e) in one or two factors.
+// From a raw product to a score in powers of two: the product, capped first if there is a softcap,
+// times `factor`, which is positive.
 struct ScoreScale {
-  float factor;
-  float cap_factor;  // 0: no cap
+  bool capped;
+  float factor, cap_factor;
 
   ScoreScale(float scaling, float softcap)
-      : factor(softcap > 0 ? softcap * kLog2e : scaling * kLog2e),
-        cap_factor(softcap > 0 ? scaling / softcap : 0) {}
+      : capped(softcap > 0),
+        factor((capped ? softcap : scaling) * kLog2e),
+        cap_factor(capped ? scaling / softcap : 0) {}
 
-  F32 operator()(F32 product) const {
-    return (cap_factor > 0 ? tanh(product * cap_factor) : product) * factor;
-  }
+  F32 cap(F32 product) const { return tanh(product * cap_factor); }
 };
 
 template <class T>

@@ -62,8 +62,12 @@ inline I32 lane_numbers() {
 
 // A NaN in `b` is ignored by max_of and kept by at_least: the maximum of a row only has to be
 // finite, its weights have to show the NaN.
+#if TIGHTRUN_AVX512
+inline F32 max_of(F32 a, F32 b) { return (F32)_mm512_max_ps((__m512)b, (__m512)a); }
+inline F32 at_least(F32 floor, F32 x) { return (F32)_mm512_max_ps((__m512)floor, (__m512)x); }
+#else
 inline F32 max_of(F32 a, F32 b) { return b > a ? b : a; }
-inline F32 at_least(F32 floor, F32 x) { return x < floor ? floor : x; }
+#endif
 
 // Swaps the halves of `a` and `b` that are Step lanes apart: one step of a transposition.
 template <int Step, int... Lane>
@@ -111,11 +115,12 @@ inline F32 pick(F32 a, F32 b) {
                     std::make_integer_sequence<int, kLanes>{});
 }
 
-// Lane 4 i + j of the result is the sum of the four lanes from 4 i on of sums[j].
-inline F32 sum_quads(const F32 (&sums)[4]) {
-  const F32 low = pick<0, 4, 1, 5>(sums[0], sums[1]) + pick<2, 6, 3, 7>(sums[0], sums[1]);
-  const F32 high = pick<0, 4, 1, 5>(sums[2], sums[3]) + pick<2, 6, 3, 7>(sums[2], sums[3]);
-  return pick<0, 1, 4, 5>(low, high) + pick<2, 3, 6, 7>(low, high);
+// Lane 4 i + j of the result is rows[j] joined across its four lanes from 4 i on.
+template <class Join>
+inline F32 join_quads(const F32 (&rows)[4], Join&& join) {
+  const F32 low = join(pick<0, 4, 1, 5>(rows[0], rows[1]), pick<2, 6, 3, 7>(rows[0], rows[1]));
+  const F32 high = join(pick<0, 4, 1, 5>(rows[2], rows[3]), pick<2, 6, 3, 7>(rows[2], rows[3]));
+  return join(pick<0, 1, 4, 5>(low, high), pick<2, 3, 6, 7>(low, high));
 }
 
 // Four words of each of kLanes / 4 rows, four rows apart.
@@ -147,32 +152,34 @@ inline U32 splat_quad(const uint32_t* words) {
 #endif
 }
 
-inline float sum_lanes(F32 x) {
-#if TIGHTRUN_AVX512
-  return _mm512_reduce_add_ps((__m512)x);
+template <int Step, int... Lane>
+inline F32 rotate_lanes(F32 x, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(x, x, ((Lane + Step) % kLanes)...);
 #else
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += x[i];
-  return sum;
+  return __builtin_shuffle(x, I32{((Lane + Step) % kLanes)...});
 #endif
 }
-
-inline float max_lanes(F32 x) {
-#if TIGHTRUN_AVX512
-  return _mm512_reduce_max_ps((__m512)x);
-#else
-  float most = x[0];
-  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
-  return most;
-#endif
+template <int Step>
+inline F32 rotate(F32 x) {
+  return rotate_lanes<Step>(x, std::make_integer_sequence<int, kLanes>{});
 }
 
-// 2^x for x <= 0 by a polynomial on [-1/2, 1/2]; NaN stays NaN, below 2^-126 it is about 1e-38.
-// Relative error: 2e-9 before rounding when `exact`, else 3e-6, far below bfloat16's 4e-3.
+// Lane j of every 128 bits is rows[j] joined across its lanes, by addition or by maximum.
+template <class Join>
+inline F32 join_rows(const F32 (&rows)[4], Join&& join) {
+  F32 x = join_quads(rows, join);
+  if constexpr (kLanes >= 16) x = join(x, rotate<8>(x));
+  if constexpr (kLanes >= 8) x = join(x, rotate<4>(x));
+  return x;
+}
+
+// 2^x for x <= 0 by a polynomial on [-1/2, 1/2]; NaN stays NaN, 0 below the smallest normal number.
+// Relative error: 2e-9 before rounding when `exact` (and 2^0 is 1), else 8e-5: bfloat16 rounds by 4e-3.
 template <bool exact>
 inline F32 exp2(F32 x) {
-  x = at_least(splat(-126.0f), x);
 #if TIGHTRUN_AVX512
+  x = at_least(splat(-200.0f), x);
   const F32 whole = (F32)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
 #else
   const F32 shifter = splat(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the nearest integer
@@ -189,15 +196,14 @@ inline F32 exp2(F32 x) {
     y = y * f + 0.69314721f;
     y = y * f + 1.0f;
   } else {
-    y = splat(0.009570102f) * f + 0.055917862f;
-    y = y * f + 0.24024745f;
-    y = y * f + 0.69312181f;
-    y = y * f + 0.99999926f;
+    y = splat(0.055171669f) * f + 0.24261113f;
+    y = y * f + 0.69326099f;
+    y = y * f + 0.99992807f;
   }
 #if TIGHTRUN_AVX512
   return (F32)_mm512_scalef_ps((__m512)y, (__m512)whole);
 #else
-  return (F32)((I32)y + ((I32)shifted << 23));
+  return x < -126.0f ? F32{} : (F32)((I32)y + ((I32)shifted << 23));
 #endif
 }
 
