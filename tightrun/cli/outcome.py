@@ -48,7 +48,7 @@ def summarise(
     if code is ExitCode.TOO_MANY_FAILED:
         outcome += f"; {tally.commonest_error()}"
     return Summary(
-        exit_code=code,
+        exit_code=int(code),
         outcome=outcome,
         output=short_path(place.target),
         rows=generation.rows,
@@ -74,7 +74,7 @@ def stopped_before(stop: Stop, place: OutputPlace, rows: int, span: Span) -> Sum
     """The summary of a run that was stopped before it began with the first row."""
     assert stop.code is not None
     return Summary(
-        exit_code=stop.code,
+        exit_code=int(stop.code),
         outcome=stop.reason,
         output=short_path(place.target),
         rows=rows,
