@@ -60,6 +60,7 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
     notify(f"loading {options.model} on {device}")
     inspected = inspect_model(load_model(source, config, device), device)
     shape, dtype = inspected.shape, inspected.dtype
+    packs = can_prepack(device, dtype)
     plan = plan_resident(
         shape,
         hardware.device_memory,
@@ -68,9 +69,9 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
         batch_size=options.batch_size,
         batches=options.batches,
         context=options.context,
-        beside=_beside(shape.weight_bytes, device),
+        beside=_beside(shape.weight_bytes, device) + _second_head_bytes(inspected.cut, packs),
     )
-    if can_prepack(device, dtype):
+    if packs:
         _prepack(inspected.cut, plan)
     kernel = choose_kernel(
         shape, plan.block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
@@ -131,8 +132,21 @@ def _refuse_too_large(source: ModelSource, hardware: Hardware) -> None:
 def _prepack(cut: CutModel, plan: Plan) -> None:
     for layer in cut.layers:
         prepack(layer, plan.prefill_tokens)
-    # A tied head shares its weight with the embedding, which looks rows up in the plain one.
+    head = cut.model.get_output_embeddings()  # type: ignore[operator]
+    if type(head) is torch.nn.Linear:
+        prepack(head, plan.batch_size, keep_weight=_is_tied(cut))
+
+
+def _is_tied(cut: CutModel) -> bool:
+    """Whether the head's weight is the embedding's, which looks rows up in the plain one."""
     head = cut.model.get_output_embeddings()  # type: ignore[operator]
     embedding = cut.model.get_input_embeddings()  # type: ignore[operator]
-    if head is not None and type(head) is torch.nn.Linear:
-        prepack(head, plan.batch_size, keep_weight=head.weight is embedding.weight)
+    return head is not None and embedding is not None and head.weight is embedding.weight
+
+
+def _second_head_bytes(cut: CutModel, packs: bool) -> int:
+    """Bytes of the packed copy of a tied head."""
+    if not packs or not _is_tied(cut):
+        return 0
+    weight = cut.model.get_output_embeddings().weight  # type: ignore[operator]
+    return int(weight.numel() * weight.element_size())
