@@ -48,6 +48,11 @@ def test_two_columns_that_could_be_the_prompt_are_refused(names: list[str], reme
     assert all(name in str(caught.value) for name in names if name != "input")
 
 
+def test_chats_need_the_chat_template() -> None:
+    with pytest.raises(InputError, match=r"'messages' holds chats.*input.chat: false"):
+        choose_prompt(InputSpec(path=("x.jsonl",), chat=False), ["messages"])
+
+
 def test_without_a_candidate_the_columns_are_listed() -> None:
     with pytest.raises(InputError, match=r"set input.prompt.*; there are body, title"):
         choose_prompt(spec(), ["body", "title"])

@@ -69,9 +69,10 @@ def test_ids_are_found_under_the_usual_names_and_become_text(tmp_path: Path, nam
 
 
 def test_a_row_without_an_id_gets_one_unless_the_job_names_the_column(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [{"id": "x", "prompt": "p"}, {"prompt": "q"}])
-    assert [item.id for item in items(job_over(path))] == ["x", "a.jsonl#1"]
-    assert prompts(job_over(path, id="id")) == ["p", "bad_row"]
+    lines = [{"id": "x", "prompt": "p"}, {"prompt": "q"}, {"id": "", "prompt": "r"}]
+    path = write_lines(tmp_path / "a.jsonl", lines)
+    assert [item.id for item in items(job_over(path))] == ["x", "a.jsonl#1", "a.jsonl#2"]
+    assert prompts(job_over(path, id="id")) == ["p", "bad_row", "bad_row"]
 
 
 def test_every_row_is_hashed_and_measured_as_it_is_read(tmp_path: Path) -> None:

@@ -106,3 +106,9 @@ def test_a_bomb_stops_before_the_disk_is_full(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl\.zst holds more than the .*free some space"):
         spool.decompressed(bomb, "zstd")
     assert not list((tmp_path / "spool").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"standard input cannot be copied to .*stdin\.jsonl"):
+        Spool(tmp_path / "spool" / "input").standard_input(io.BytesIO(LINES))

@@ -52,7 +52,13 @@ def choose_prompt(spec: InputSpec, names: Collection[str]) -> PromptColumns:
     if spec.messages is not None:
         _require(spec.messages, names, "input.messages")
         return PromptColumns("chat", (spec.messages,))
-    return _by_name(names)
+    chosen = _by_name(names)
+    if chosen.form == "chat" and spec.chat is False:
+        raise InputError(
+            f"the column {chosen.columns[0]!r} holds chats, which need the chat template that "
+            "input.chat: false switches off; set input.prompt to a text column, or remove it"
+        )
+    return chosen
 
 
 def choose_id(spec: InputSpec, names: Collection[str]) -> IdColumns:

@@ -87,10 +87,10 @@ class Spool:
             raise InputError(f"{path} is not a whole {compression} file: {error}") from error
 
     def _write(self, target: Path, chunks: Iterator[bytes], name: str) -> None:
-        self._disk.make_folder(self._folder)
-        allowed = int(self._free_bytes(self._folder) * (1 - _LEAVE_FREE))
         size = 0
         try:
+            self._disk.make_folder(self._folder)
+            allowed = int(self._free_bytes(self._folder) * (1 - _LEAVE_FREE))
             with self._disk.whole(target, OWNER_ONLY) as file:
                 for chunk in chunks:
                     size += len(chunk)
