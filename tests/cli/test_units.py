@@ -80,3 +80,4 @@ def test_a_time_left_is_rounded_up_and_coarse(seconds: float, text: str) -> None
 
 def test_one_row_is_not_rows() -> None:
     assert (units.rows(1), units.rows(2000)) == ("1 row", "2,000 rows")
+    assert (units.files(1), units.files(12)) == ("1 file", "12 files")

@@ -83,11 +83,18 @@ def devices() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """How much this process may use at the default limits, and which limit says so."""
-    from tightrun.io.job_sections import LimitsSpec
-    from tightrun.runtime.limits import host_budget
+    import torch
 
-    budget = host_budget(LimitsSpec().cpu_memory.value)
-    yield Finding("memory", asdict(budget), f"{units.size(budget.bytes)}: {budget.limit}")
+    from tightrun.io.job_sections import LimitsSpec
+    from tightrun.runtime.limits import device_budget, host_budget
+
+    limits = LimitsSpec()
+    budgets = {"memory": host_budget(limits.cpu_memory.value)}
+    for number in range(torch.cuda.device_count()):
+        device = torch.device("cuda", number)
+        budgets[f"memory cuda:{number}"] = device_budget(device, limits.gpu_memory.value)
+    for name, budget in budgets.items():
+        yield Finding(name, asdict(budget), f"{units.size(budget.bytes)}: {budget.limit}")
 
 
 def kernels() -> Iterator[Finding]:

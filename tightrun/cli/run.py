@@ -115,6 +115,7 @@ class _Run:
                 scan = self._scan()
             with self._writing(scan) as writer:
                 if writer.already_complete:
+                    self._view.close(good=True)
                     self._view.note("this job is finished already; nothing was run")
                     return latest_summary(self._place)
                 with self._stop.nothing_to_save():
@@ -136,8 +137,8 @@ class _Run:
             stdin=self._stdin,
             progress=lambda rows: self._view.detail(f"{units.rows(rows)} so far"),
         )
-        files = "1 file" if len(scan.sources) == 1 else f"{len(scan.sources):,} files"
         nbytes = units.size(sum(source.bytes for source in scan.sources))
+        files = units.files(len(scan.sources))
         self._view.detail(f"{units.rows(scan.rows)} in {files}, {nbytes}")
         for warning in scan.warnings:
             self._view.note(warning)
@@ -199,9 +200,12 @@ class _Run:
 
     def _seal(self, writer: OutputWriter, generation: Generation) -> None:
         self._generation = None
-        broke_off = not generation.complete
-        self._view.phase("seal", short_path(self._place.target), broke_off=broke_off)
-        writer.close(final=generation.complete)
+        complete = generation.complete
+        self._view.phase("seal", short_path(self._place.target), broke_off=not complete)
+        writer.close(final=complete)
+        if complete:
+            files = units.files(len(writer.outputs))
+            self._view.detail(f"{files} in {short_path(writer.outputs[0].parent)}")
 
     def _tick(self) -> None:
         generation = self._generation

@@ -18,6 +18,11 @@ def rows(number: int) -> str:
     return f"{count(number)} {'row' if number == 1 else 'rows'}"
 
 
+def files(number: int) -> str:
+    """A number of files: 1 file, 12 files."""
+    return f"{count(number)} {'file' if number == 1 else 'files'}"
+
+
 def size(number: float) -> str:
     """Bytes in binary units, three digits at the most before the unit: 640 MiB, 1.2 GiB."""
     value, unit = _scaled(number)

@@ -24,7 +24,7 @@ def validate(path: Path, overrides: Sequence[str]) -> ExitCode:
 
 
 def _lines(job: Job, report: ValidationReport) -> list[str]:
-    files = "1 file" if report.files == 1 else f"{units.count(report.files)} files"
+    files = units.files(report.files)
     lines = [f"{units.rows(report.rows)} in {files}", f"columns: {', '.join(report.columns)}"]
     lines += [f"note: {warning}" for warning in report.warnings]
     if not report.failed:
