@@ -50,13 +50,47 @@ class WriteArgs(ctypes.Structure):
     )
 
 
+class RowsArgs(ctypes.Structure):
+    """Strides count elements."""
+
+    _fields_ = (
+        ("omp", OpenMp),
+        *((name, ctypes.c_void_p) for name in ("x", "y", "out")),
+        *((name, ctypes.c_int64) for name in ("x_stride", "y_stride", "rows", "width")),
+        *((name, ctypes.c_int32) for name in ("threads", "is_bf16")),
+        ("eps", ctypes.c_float),
+    )
+
+
+class RotateArgs(ctypes.Structure):
+    """Strides count elements."""
+
+    _fields_ = (
+        ("omp", OpenMp),
+        *((name, ctypes.c_void_p) for name in ("x", "cos", "sin", "out")),
+        *((name, ctypes.c_int64) for name in ("x_head_stride", "x_token_stride")),
+        *((name, ctypes.c_int64) for name in ("cos_stride", "sin_stride")),
+        *((name, ctypes.c_int64) for name in ("tokens", "heads", "width", "rotated")),
+        *((name, ctypes.c_int32) for name in ("threads", "is_bf16")),
+    )
+
+
+FUNCTIONS = {
+    "tightrun_attend": AttendArgs,
+    "tightrun_write_kv": WriteArgs,
+    "tightrun_rms_norm": RowsArgs,
+    "tightrun_silu_mul": RowsArgs,
+    "tightrun_rotate": RotateArgs,
+}
+
+
 def open_library(path: Path) -> ctypes.CDLL:
     """The library with its functions' types declared; KernelsUnavailableError if it won't load."""
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsUnavailableError(f"the kernels cannot be loaded: {error}") from error
-    for name, args in (("tightrun_attend", AttendArgs), ("tightrun_write_kv", WriteArgs)):
+    for name, args in FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes = [ctypes.POINTER(args)]
         function.restype = ctypes.c_int

@@ -24,7 +24,8 @@ FLAGS = (
     "-w",
 )
 # The first set the compiler accepts: some know only one name for "this CPU", some neither.
-CPU_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+CpuFlags = tuple[tuple[str, ...], ...]
+CPU_FLAGS: CpuFlags = (("-march=native",), ("-mcpu=native",), ())
 TIMEOUT_S = 300
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -51,31 +52,33 @@ def sources() -> tuple[Path, ...]:
     return tuple(sorted(p for p in here.iterdir() if p.suffix in {".cpp", ".h"}))
 
 
-def library_path(cache_dir: Path, compiler: str) -> Path:
+def library_path(cache_dir: Path, compiler: str, cpu_flags: CpuFlags = CPU_FLAGS) -> Path:
     """Where the library for these sources, this compiler and this CPU lies or would lie."""
     digest = hashlib.sha256()
     for source in sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     version = _run([compiler, "--version"]).stdout
-    for part in (compiler, version, *FLAGS, platform.machine(), _cpu_features()):
+    flags = (*FLAGS, *(flag for choice in cpu_flags for flag in choice))
+    for part in (compiler, version, *flags, platform.machine(), _cpu_features()):
         digest.update(part.encode() + b"\0")
     return cache_dir / f"kernels-{digest.hexdigest()[:24]}.so"
 
 
-def build(cache_dir: Path, compiler: str) -> Path:
+def build(cache_dir: Path, compiler: str, cpu_flags: CpuFlags = CPU_FLAGS) -> Path:
     """The library's path, compiled if it is not in `cache_dir` yet (2 to 5 s).
 
     Several processes may do this at once: each compiles under a name of its own and renames, so a
-    reader only ever sees a whole library. Raises KernelsUnavailableError with the compiler's words.
+    reader only ever sees a whole library. Of `cpu_flags` the first that compiles are taken. Raises
+    KernelsUnavailableError with the compiler's words.
     """
-    target = library_path(cache_dir, compiler)
+    target = library_path(cache_dir, compiler, cpu_flags)
     try:
         if _is_whole(target):
             return target
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".build-") as folder:
             unfinished = Path(folder) / target.name
-            _compile(compiler, unfinished)
+            _compile(compiler, unfinished, cpu_flags)
             _seal(unfinished)
             unfinished.replace(target)
     except OSError as error:
@@ -83,10 +86,10 @@ def build(cache_dir: Path, compiler: str) -> Path:
     return target
 
 
-def _compile(compiler: str, target: Path) -> None:
+def _compile(compiler: str, target: Path, cpu_flags: CpuFlags) -> None:
     units = [str(path) for path in sources() if path.suffix == ".cpp"]
-    for cpu_flags in CPU_FLAGS:
-        result = _run([compiler, *FLAGS, *cpu_flags, *units, "-o", str(target)])
+    for choice in cpu_flags:
+        result = _run([compiler, *FLAGS, *choice, *units, "-o", str(target)])
         if result.returncode == 0:
             return
     words = " ".join(result.stderr.split())[:300]

@@ -60,12 +60,14 @@ inline I32 lane_numbers() {
   return lanes;
 }
 
-// A NaN in `b` is ignored by max_of and kept by at_least: the maximum of a row only has to be
-// finite, its weights have to show the NaN.
+// A NaN in `b` is ignored by max_of, one in `x` is kept by at_least and at_most: the maximum of a row
+// only has to be finite, its weights have to show the NaN.
 #if TIGHTRUN_AVX512
 inline F32 max_of(F32 a, F32 b) { return (F32)_mm512_max_ps((__m512)b, (__m512)a); }
 inline F32 at_least(F32 floor, F32 x) { return (F32)_mm512_max_ps((__m512)floor, (__m512)x); }
+inline F32 at_most(F32 ceiling, F32 x) { return (F32)_mm512_min_ps((__m512)ceiling, (__m512)x); }
 #else
+inline F32 at_most(F32 ceiling, F32 x) { return x > ceiling ? ceiling : x; }
 inline F32 max_of(F32 a, F32 b) { return b > a ? b : a; }
 #endif
 
@@ -174,7 +176,7 @@ inline F32 join_rows(const F32 (&rows)[4], Join&& join) {
   return x;
 }
 
-// 2^x for x <= 0 by a polynomial on [-1/2, 1/2]; NaN stays NaN, 0 below the smallest normal number.
+// 2^x for x <= 127 by a polynomial on [-1/2, 1/2]; NaN stays NaN, 0 below the smallest normal number.
 // Relative error: 2e-9 before rounding when `exact` (and 2^0 is 1), else 8e-5: bfloat16 rounds by 4e-3.
 template <bool exact>
 inline F32 exp2(F32 x) {
