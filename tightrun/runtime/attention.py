@@ -88,13 +88,20 @@ def attention_forward(
     ignoring one silently gives wrong text.
     """
     call: AttentionCall = module.tightrun_call  # type: ignore[assignment]
-    unknown = sorted(k for k, v in others.items() if k not in HARMLESS and v not in (None, False))
-    if unknown or attention_mask is not None or others.get("is_causal") is False or dropout:
-        asked = unknown or ["a mask, dropout or two-way attention"]
+    asked = sorted(
+        k for k, v in others.items() if k not in HARMLESS and v is not None and v is not False
+    )
+    if attention_mask is not None:
+        asked.append("a mask")
+    if dropout:
+        asked.append("dropout")
+    if False in (others.get("is_causal"), getattr(module, "is_causal", None)):
+        asked.append("two-way attention")
+    if asked:
         raise UnsupportedAttentionError(f"its attention asks for {', '.join(asked)}")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
-    spec = AttentionSpec(float(scaling), sliding_window, softcap, s_aux)
+    spec = AttentionSpec(float(scaling), sliding_window or None, softcap, s_aux)
     out = call.attention(module, query, key, value, spec)
     return out[None], None
 
