@@ -7,7 +7,7 @@ paged, chunked path, and both must agree.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from tightrun.runtime.attention import (
 )
 from tightrun.runtime.batch import Segment, pack
 from tightrun.runtime.kv_cache import KVCache
+from tightrun.runtime.layer_types import exact_context
 from tightrun.runtime.model import CutModel, LayerCall, ModelRefusedError, find_layers
 from tightrun.runtime.rope_sides import RopeSides, find_rope_sides
 from tightrun.runtime.sequence import Sequence
@@ -36,12 +37,13 @@ TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 @dataclass(slots=True)
 class InspectedModel:
-    """A model that is known to run exactly when cut."""
+    """A model that is known to run exactly when cut; `notes` say under which restrictions."""
 
     cut: CutModel
     shape: ModelShape
     rope_sides: RopeSides
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()
 
 
 def paged_attention(kernel: AttentionKernel) -> Any:
@@ -85,7 +87,8 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
     cut.learn_return_types(tuples)
     try:
         with torch.inference_mode():
-            shape = _shape_of(cut, prompts[0], config)
+            whole = _shape_of(cut, prompts[0], config)
+            shape = replace(whole, context=exact_context(name, config, whole))
             sides = find_rope_sides(cut, config, device)
             dtype = next(p.dtype for p in layers.parameters() if p.is_floating_point())
             got = _packed(cut, shape, prompts, dtype, device)
@@ -96,7 +99,13 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
     except (TypeError, RuntimeError, AttributeError, ValueError, LookupError) as error:
         raise ModelRefusedError(f"{name} cannot be cut at its layers: {error}") from error
     _compare(name, expected, got, dtype)
-    return InspectedModel(cut, shape, sides, dtype)
+    notes = []
+    if shape.context < whole.context:
+        notes.append(
+            f"contexts end at {shape.context:,} tokens: up to there the chunked attention of "
+            f"{name} is full attention, and longer chunks are not supported"
+        )
+    return InspectedModel(cut, shape, sides, dtype, tuple(notes))
 
 
 def _probe_prompts(vocab: int, device: torch.device) -> list[torch.Tensor]:

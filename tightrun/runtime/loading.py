@@ -59,6 +59,8 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
     tokenizer = _load_tokenizer(options)
     notify(f"loading {options.model} on {device}")
     inspected = inspect_model(load_model(source, config, device), device)
+    for note in inspected.notes:
+        notify(note)
     shape, dtype = inspected.shape, inspected.dtype
     packs = can_prepack(device, dtype)
     plan = plan_resident(
