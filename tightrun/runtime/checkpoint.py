@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -59,7 +60,8 @@ def load_model(source: ModelSource, config: PretrainedConfig, device: torch.devi
             "Convert it once with model.save_pretrained(folder)."
         )
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        auto: Any = AutoModelForCausalLM
+        model, found = auto.from_pretrained(
             source.path,
             config=config,
             revision=source.revision,
@@ -67,13 +69,21 @@ def load_model(source: ModelSource, config: PretrainedConfig, device: torch.devi
             use_safetensors=True,
             trust_remote_code=source.trust_remote_code,
             device_map={"": device} if device.type != "cpu" else None,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise ModelRefusedError(f"cannot load the model at {source.path}: {reason}") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers fills them with random numbers and goes on.
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelRefusedError(
+            f"the checkpoint at {source.path} lacks {len(missing):,} of the tensors of "
+            f"{type(model).__name__}: {named}"
+        )
     model.eval()
     model.requires_grad_(False)
-    return model
+    return cast(nn.Module, model)
 
 
 def _dtype(asked: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:

@@ -1,0 +1,47 @@
+"""Checkpoints are made once, kernels compiled once; the libraries stay quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parity.families import LONGROPE, RUN
+from tests.parity.tiny_models import Oracle, ragged_prompts, save_tiny, save_word_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are kept in a folder of this session, so that nothing of the user's is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TQDM_DISABLE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer's folder. A model's own config beside it would choose another class."""
+    return save_word_tokenizer(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="session")
+def oracle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Oracle]:
+    """The checkpoint of a family with what `generate` says; made at the first call."""
+    made: dict[str, Oracle] = {}
+
+    def make(family: str) -> Oracle:
+        if family not in made:
+            folder = tmp_path_factory.mktemp("model") / "model"
+            oracle = Oracle(save_tiny(folder, *RUN[family]), ragged_prompts())
+            oracle.set_end_token()
+            made[family] = oracle
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def longrope_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "longrope", *LONGROPE)
