@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -20,6 +19,7 @@ from tests.cli.jobs import texts, write_rows
 from tests.cli.tiny_llama import save_tiny_llama
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.main import main
+from tightrun.cli.status import status_of
 
 PROMPTS = [f"{'abc ' * (number % 5)}row {number}" for number in range(30)]
 
@@ -90,13 +90,13 @@ def test_a_signal_ends_a_real_run_within_20_seconds(job: dict[str, Any], tmp_pat
     rows = [{"id": f"r{n}", "prompt": f"row {n}"} for n in range(20_000)]
     write_rows(Path(job["input"]["path"]), rows)
     job["output"]["shard_rows"] = 10_000
-    job["sampling"] = {"max_tokens": 400, "ignore_eos": True}
+    job["sampling"] = {"max_tokens": 60, "ignore_eos": True}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     source = "from tightrun.cli.main import main; main()"
     command = [sys.executable, "-c", source, str(tmp_path / "job.yaml")]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdout=subprocess.PIPE)
-    steps = tmp_path / "out" / "_tightrun" / "report" / "steps"
-    while not steps.exists():
+    journal = tmp_path / "out" / "_tightrun" / "journal"
+    while not any(file.stat().st_size > 1000 for file in journal.glob("rows-*")):
         assert run.poll() is None
         time.sleep(0.1)
     run.send_signal(signal.SIGTERM)
@@ -105,4 +105,6 @@ def test_a_signal_ends_a_real_run_within_20_seconds(job: dict[str, Any], tmp_pat
     assert run.returncode == ExitCode.STOPPED, err
     assert time.monotonic() - sent < 20
     assert "SIGTERM was received" in out
-    assert pq.read_table(steps).num_rows > 0
+    kept = status_of(tmp_path / "out")
+    assert (kept.state, kept.rows) == ("stopped", 20_000)
+    assert kept.done > 0
