@@ -16,18 +16,18 @@ class CpuAttention:
     name = "C++"
 
     def __init__(self, kernels: CpuKernels) -> None:
-        self._kernels = kernels
+        self.kernels = kernels
 
     def store(
         self, cache: LayerCache, key: torch.Tensor, value: torch.Tensor, batch: Batch
     ) -> None:
-        self._kernels.write_kv(key[None], value[None], cache.keys, cache.values, batch.slots)
+        self.kernels.write_kv(key[None], value[None], cache.keys, cache.values, batch.slots)
 
     def attend(
         self, cache: LayerCache, query: torch.Tensor, batch: Batch, spec: AttentionSpec
     ) -> torch.Tensor:
         heads, tokens, _ = query.shape
-        return self._kernels.attend(
+        return self.kernels.attend(
             query[None],
             cache.keys,
             cache.values,

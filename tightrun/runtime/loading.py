@@ -13,6 +13,8 @@ from tightrun.policies.plan import DoesNotFitError, Plan, Workload, plan_residen
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource, checkpoint_bytes, load_config, load_model
+from tightrun.runtime.cpu_attention import CpuAttention
+from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import inspect_model, paged_attention
 from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.limits import choose_device, detect_hardware, hold_to_budget
@@ -79,6 +81,9 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
         shape, plan.block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
     )
     inspected.cut.answer_attention(paged_attention(kernel))
+    if packs and isinstance(kernel, CpuAttention):
+        for layer in inspected.cut.layers:
+            fuse(layer, kernel.kernels)
     return LoadedModel(
         cut=inspected.cut,
         shape=shape,

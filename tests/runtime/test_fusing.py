@@ -1,0 +1,84 @@
+"""Fused norms and gated activations take a module's place only where they compute the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from tightrun.runtime.fusing import fuse
+from tightrun.runtime.kernels.cpu import CpuKernels
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
+    found = CpuKernels.load(tmp_path_factory.mktemp("kernels"), print)
+    if found is None:
+        pytest.skip("no C++ compiler on this machine")
+    return found
+
+
+class Gated(nn.Module):
+    """A gated MLP as most decoders have it."""
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(32, 64, bias=False, dtype=torch.bfloat16)
+        self.up_proj = nn.Linear(32, 64, bias=False, dtype=torch.bfloat16)
+        self.down_proj = nn.Linear(64, 32, bias=False, dtype=torch.bfloat16)
+        self.act_fn = ACT2FN[activation]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+class HalfGated(Gated):
+    """Looks the same from outside and halves the gate."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x) / 2) * self.up_proj(x))
+
+
+def rows() -> torch.Tensor:
+    return torch.randn(1, 9, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+
+def with_weight(norm: nn.Module) -> nn.Module:
+    norm = norm.bfloat16()
+    nn.init.normal_(norm.weight, 1.0, 0.3)
+    return norm
+
+
+@torch.inference_mode()
+def test_a_llama_norm_is_fused_and_gives_the_same(kernels: CpuKernels) -> None:
+    norm = with_weight(LlamaRMSNorm(32, eps=1e-5))
+    expected = norm(rows())
+    assert fuse(norm, kernels) == 1
+    assert torch.equal(norm(rows()), expected)
+
+
+@torch.inference_mode()
+def test_a_norm_that_adds_one_to_its_weight_is_left_alone(kernels: CpuKernels) -> None:
+    assert fuse(with_weight(Gemma2RMSNorm(32)), kernels) == 0
+
+
+@torch.inference_mode()
+def test_a_layer_norm_is_left_alone(kernels: CpuKernels) -> None:
+    assert fuse(with_weight(nn.LayerNorm(32, bias=False)), kernels) == 0
+
+
+@torch.inference_mode()
+def test_a_silu_mlp_is_fused_and_gives_the_same(kernels: CpuKernels) -> None:
+    mlp = Gated("silu")
+    expected = mlp(rows())
+    assert fuse(mlp, kernels) == 1
+    assert torch.equal(mlp(rows()), expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mlp", [Gated("gelu"), Gated("relu"), HalfGated("silu")])
+def test_another_mlp_is_left_alone(kernels: CpuKernels, mlp: nn.Module) -> None:
+    assert fuse(mlp, kernels) == 0

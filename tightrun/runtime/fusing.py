@@ -1,0 +1,79 @@
+"""Norms and gated activations of a model's layers in one pass over memory, on a CPU in bfloat16.
+
+What a module computes is tried, not guessed from its name: the fused form takes its place only
+where both agree on random rows with the module's own weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tightrun.runtime.kernels.cpu import CpuKernels
+from tightrun.runtime.kernels.elementwise import rms_norm, silu_mul
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+TRIAL_ROWS = 4
+# Two roundings of bfloat16; a norm of another kind is off by far more.
+TOLERANCE = 2.0**-6
+
+
+def fuse(layer: nn.Module, kernels: CpuKernels) -> int:
+    """Replace what can be fused below `layer`; returns how many modules were."""
+    count = 0
+    for module in layer.modules():
+        found = _norm(module, kernels) or _gated(module, kernels)
+        if found is not None and _agree(module, *found):
+            module.forward = found[0]
+            count += 1
+    return count
+
+
+def _norm(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:
+    """The fused form of a module that may be an RMS norm, and the width of its rows."""
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if eps is None or weight is None or weight.dim() != 1 or len(list(module.parameters())) != 1:
+        return None
+    scale = weight.data
+    return (lambda hidden_states: rms_norm(kernels, hidden_states, scale, eps)), weight.shape[0]
+
+
+def _gated(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:
+    """The fused form of a module that may be down(silu(gate(x)) * up(x))."""
+    gate, up, down = (getattr(module, n, None) for n in ("gate_proj", "up_proj", "down_proj"))
+    if not isinstance(gate, nn.Linear) or up is None or down is None or not _is_silu(module):
+        return None
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        gated = gate(x)
+        out: torch.Tensor = down(silu_mul(kernels, gated, up(x), out=gated))
+        return out
+
+    return forward, gate.in_features
+
+
+def _is_silu(module: nn.Module) -> bool:
+    """Whether its activation is SiLU: small inputs alone would not tell it from others."""
+    activation = getattr(module, "act_fn", None)
+    if activation is None:
+        return False
+    x = torch.linspace(-8, 8, 65)
+    return bool(torch.allclose(activation(x), functional.silu(x), atol=1e-5))
+
+
+def _agree(module: nn.Module, fused: Forward, width: int) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    dtype = next(module.parameters()).dtype
+    x = torch.randn(1, TRIAL_ROWS, width, generator=generator).to(dtype)
+    try:
+        expected, got = module(x), fused(x)
+    except (RuntimeError, TypeError, AssertionError):
+        return False
+    if not isinstance(expected, torch.Tensor) or expected.shape != got.shape:
+        return False
+    distance = (got.float() - expected.float()).abs().max()
+    return bool(distance <= TOLERANCE * expected.float().abs().max())
