@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,15 +52,10 @@ def test_each_layer_is_held_to_its_own_type() -> None:
         exact_context("M", config, seen(8, 8))
 
 
-def test_a_field_that_the_models_code_does_not_know_is_not_read() -> None:
-    leftover = config_of("llama", sliding_window=8)
-    assert leftover.sliding_window == 8
-    assert exact_context("M", leftover, seen(None)) == CONTEXT
-
-
-def test_a_class_that_came_with_the_checkpoint_is_taken_at_its_word() -> None:
-    with pytest.raises(ModelRefusedError, match="layer 0 has a sliding window"):
-        exact_context("M", SimpleNamespace(sliding_window=8), seen(None))
+def test_a_window_left_over_from_another_model_is_refused_with_the_remedy() -> None:
+    # The model's code does not read it, but the cache of `generate` does.
+    with pytest.raises(ModelRefusedError, match=r"remove sliding_window from config\.json"):
+        exact_context("M", config_of("llama", sliding_window=8), seen(None))
 
 
 def test_chunks_end_the_context() -> None:

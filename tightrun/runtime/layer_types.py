@@ -33,7 +33,8 @@ def exact_context(name: str, config: Any, seen: ModelShape) -> int:
         if kind == SLIDING and window is None and _window(config) < context:
             raise ModelRefusedError(
                 f"{name} cannot be run exactly: layer {layer} has a sliding window that its "
-                "attention call does not tell of"
+                "attention call does not tell of; if the model's code knows none, remove "
+                "sliding_window from config.json (with it `generate` forgets what is further back)"
             )
         if kind == FULL and window is not None and window < context:
             raise ModelRefusedError(
@@ -51,22 +52,12 @@ def exact_context(name: str, config: Any, seen: ModelShape) -> int:
 
 
 def _layer_types(config: Any, layers: int) -> list[str]:
-    types = _declared(config, "layer_types")
+    types = getattr(config, "layer_types", None)
     if types is not None:
         return list(types)
-    slides = _window(config) > 0 and _declared(config, "use_sliding_window") is not False
+    slides = _window(config) > 0 and getattr(config, "use_sliding_window", None) is not False
     return [SLIDING if slides else FULL] * layers
 
 
 def _window(config: Any) -> int:
-    return int(_declared(config, "sliding_window") or 0)
-
-
-def _declared(config: Any, field: str) -> Any:
-    """A field of the config, None where its class does not know it.
-
-    Checkpoints carry over fields from models they were made of, and no code reads them. Classes
-    that came with the checkpoint declare nothing, and are taken at their word.
-    """
-    own = type(config).__module__.startswith("transformers.")
-    return getattr(config, field, None) if not own or hasattr(type(config), field) else None
+    return int(getattr(config, "sliding_window", None) or 0)
