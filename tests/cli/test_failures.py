@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tightrun.cli.failures import too_many_failed
+from tightrun.cli.failures import reason_of, too_many_failed
 from tightrun.io.quantities import Tolerance
 
 FIVE_PERCENT = Tolerance(share=0.05)
@@ -28,3 +28,8 @@ def test_a_count_is_taken_as_it_stands() -> None:
 
 def test_no_limit_lets_every_row_fail() -> None:
     assert not too_many_failed(10**6, 10**6, None)
+
+
+def test_the_reason_names_the_limit_as_it_was_set() -> None:
+    assert reason_of(FIVE_PERCENT) == "more than 5% of the rows failed (limits.max_failed)"
+    assert reason_of(Tolerance(count=1)) == "more than 1 row failed (limits.max_failed)"

@@ -124,7 +124,10 @@ def test_quiet_still_tells_of_failed_rows(
 ) -> None:
     engine.rule = lambda r: RowError("internal", "no") if r.row_index == 3 else "yes"
     assert typed(str(job), "--quiet") == ExitCode.ROWS_FAILED
-    assert capsys.readouterr().err == "tightrun: Finished: 1 row failed. Output: out\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "tightrun: Finished: 1 row failed. Output: out",
+        "  1 internal, for example row r3: no",
+    ]
 
 
 def test_set_overrides_the_job_file(typed: Typed, job: Path, engine: FakeEngine) -> None:

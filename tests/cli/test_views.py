@@ -60,6 +60,7 @@ STOPPED = Summary(
     done=500,
     failed=20,
     errors={"bad_row": 5, "context_length": 15},
+    examples={"bad_row": "row in#3: not JSON", "context_length": "row a: 600 tokens"},
 )
 
 
@@ -174,7 +175,8 @@ def test_the_closing_summary_of_a_stopped_run_says_what_is_kept_and_what_to_do()
     text = closing_text(STOPPED)
     assert "Stopped: SIGTERM was received." in text
     assert "  rows      480 good, 20 failed, 1,500 not done\n" in text
-    assert "            15 context_length\n            5 bad_row\n" in text
+    assert "            15 context_length, for example row a: 600 tokens\n" in text
+    assert "            5 bad_row, for example row in#3: not JSON\n" in text
     assert "500 finished rows" in text
     assert "--resume new" in text
 
@@ -208,7 +210,11 @@ def test_quiet_says_nothing_while_all_is_well() -> None:
 def test_quiet_tells_of_a_run_that_did_not_end_well() -> None:
     stream = io.StringIO()
     QuietView(stream).closing(STOPPED)
-    assert stream.getvalue() == "tightrun: Stopped: SIGTERM was received. Output: out\n"
+    assert stream.getvalue().splitlines() == [
+        "tightrun: Stopped: SIGTERM was received. Output: out",
+        "  15 context_length, for example row a: 600 tokens",
+        "  5 bad_row, for example row in#3: not JSON",
+    ]
 
 
 def test_the_live_view_leaves_finished_phases_and_the_summary() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tightrun.cli import units
 from tightrun.io.quantities import Tolerance
 
 MIN_ROWS = 100

@@ -89,10 +89,11 @@ class Generation:
             self.tally.add(completion)
             limit = self._job.limits.max_failed
             if too_many_failed(self.tally.failed, self.tally.done, limit):
-                self._stop.request(
-                    f"more than {limit} of the rows failed (limits.max_failed)",
-                    ExitCode.TOO_MANY_FAILED,
+                rows = (
+                    f"{limit} of the rows" if limit and limit.share is not None else f"{limit} rows"
                 )
+                reason = f"more than {rows} failed (limits.max_failed)"
+                self._stop.request(reason, ExitCode.TOO_MANY_FAILED)
 
 
 def _text(request: Request) -> str:

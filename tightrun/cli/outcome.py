@@ -44,17 +44,15 @@ def summarise(
     tally, figures, now = generation.tally, engine.summary(), engine.snapshot()
     code = _exit_code(generation, stop, allowed)
     stopped = code in (ExitCode.STOPPED, ExitCode.TOO_MANY_FAILED)
-    outcome = stop.reason if stopped else "finished"
-    if code is ExitCode.TOO_MANY_FAILED:
-        outcome += f"; {tally.commonest_error()}"
     return Summary(
         exit_code=int(code),
-        outcome=outcome,
+        outcome=stop.reason if stopped else "finished",
         output=short_path(place.target),
         rows=generation.rows,
         done=tally.done,
         failed=tally.failed,
         errors=dict(tally.errors),
+        examples=dict(tally.examples),
         input_tokens=tally.input_tokens,
         output_tokens=tally.output_tokens,
         seconds=generation.seconds,

@@ -34,7 +34,7 @@ def read_place(out: Path) -> tuple[OutputPlace, Manifest]:
 def latest_summary(place: OutputPlace) -> Summary:
     """The summary of the last run that came to its end. Raises OutputError if none did.
 
-    Budgets, accuracy and the total time, which no table has, are those of the summary event.
+    What no table has (budgets, accuracy, examples of errors) is taken from the summary event.
     """
     place, manifest = read_place(place.target)
     runs = read_runs(place.target)
@@ -53,6 +53,7 @@ def latest_summary(place: OutputPlace) -> Summary:
         done=record.rows,
         failed=record.failed,
         errors=dict(manifest.errors),
+        examples=event.get("examples", {}),
         input_tokens=record.input_tokens,
         output_tokens=record.output_tokens,
         seconds=record.seconds,

@@ -26,7 +26,10 @@ class Accuracy:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One run of a job. Tokens are those of finished rows; `seconds` is the time of generation,
-    `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes."""
+    `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes.
+
+    `errors` counts failed rows by code, and `examples` has one row of each.
+    """
 
     exit_code: int
     outcome: str
@@ -35,6 +38,7 @@ class Summary:
     done: int
     failed: int
     errors: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
@@ -69,12 +73,12 @@ class Summary:
         }
         if self.accuracy is not None:
             derived["accuracy_share"] = self.accuracy.share
-        return {**asdict(self), "errors": dict(self.errors), **derived}
+        return {**asdict(self), **derived}
 
 
 def closing_lines(summary: Summary) -> list[tuple[str, str]]:
     """The closing summary as (label, text); what was not measured has no line."""
-    rows = [("rows", _rows(summary)), *(("", line) for line in _errors(summary))]
+    rows = [("rows", _rows(summary)), *(("", line) for line in error_lines(summary))]
     work = [("tokens", _tokens(summary)), ("speed", _speed(summary)), ("bound", _bound(summary))]
     lines = [
         *rows,
@@ -97,6 +101,16 @@ def headline(summary: Summary) -> str:
     return f"Stopped: {summary.outcome}."
 
 
+def error_lines(summary: Summary) -> list[str]:
+    """The errors, the commonest first: how many rows, and one of them to look at."""
+    ranked = sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        f"{units.count(number)} {code}"
+        + (f", for example {summary.examples[code]}" if code in summary.examples else "")
+        for code, number in ranked
+    ]
+
+
 def short_path(output: Path) -> str:
     """A path as short as it can be said from here."""
     try:
@@ -112,17 +126,14 @@ def _rows(summary: Summary) -> str:
     return text
 
 
-def _errors(summary: Summary) -> list[str]:
-    ranked = sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))
-    return [f"{units.count(number)} {code}" for code, number in ranked]
-
-
 def _tokens(summary: Summary) -> str:
+    if not summary.input_tokens:
+        return ""
     return f"{units.count(summary.input_tokens)} in, {units.count(summary.output_tokens)} out"
 
 
 def _speed(summary: Summary) -> str:
-    if not summary.seconds:
+    if not summary.seconds or not summary.output_tokens:
         return ""
     parts = [
         f"{units.rate(summary.input_tokens_per_s)} in",

@@ -18,7 +18,7 @@ class Tally:
         self.input_tokens = 0
         self.output_tokens = 0
         self.errors: Counter[str] = Counter()
-        self._examples: dict[str, tuple[str, str]] = {}
+        self.examples: dict[str, str] = {}
 
     def add(self, completion: Completion) -> None:
         """Counts one finished row."""
@@ -29,15 +29,5 @@ class Tally:
             if completion.error is not None:
                 self.failed += 1
                 self.errors[completion.error.code] += 1
-                example = (completion.id, completion.error.message)
-                self._examples.setdefault(completion.error.code, example)
-
-    def commonest_error(self) -> str:
-        """A sentence on the error met most often, with a row to look at; empty without errors."""
-        with self._lock:
-            if not self.errors:
-                return ""
-            code, number = self.errors.most_common(1)[0]
-            row_id, message = self._examples[code]
-        times = "once" if number == 1 else f"{number:,} times"
-        return f"the commonest error is {code} ({times}), for example row {row_id}: {message}"
+                example = f"row {completion.id}: {completion.error.message}"
+                self.examples.setdefault(completion.error.code, example)

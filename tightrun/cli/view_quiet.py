@@ -6,11 +6,11 @@ from typing import TextIO
 
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.progress import Progress
-from tightrun.cli.summary import Summary, headline
+from tightrun.cli.summary import Summary, error_lines, headline
 
 
 class QuietView:
-    """Silent, except for a closing line when the run did not end well."""
+    """Silent, except for what was wrong when the run did not end well."""
 
     interval_s = 30.0
 
@@ -45,9 +45,12 @@ class QuietView:
         pass
 
     def closing(self, summary: Summary) -> None:
-        if summary.exit_code != ExitCode.FINISHED:
-            line = f"tightrun: {headline(summary)} Output: {summary.output}"
-            print(line, file=self._stream, flush=True)
+        if summary.exit_code == ExitCode.FINISHED:
+            return
+        print(f"tightrun: {headline(summary)} Output: {summary.output}", file=self._stream)
+        for line in error_lines(summary):
+            print(f"  {line}", file=self._stream)
+        self._stream.flush()
 
     def abort(self) -> None:
         pass
