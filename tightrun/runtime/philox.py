@@ -49,6 +49,6 @@ def gumbel(
     """
     zero = torch.zeros_like(position)
     high, low, _, _ = philox((position, token, zero, zero), key)
-    # 53 random bits, moved off 0 and 1 so that both logarithms are finite.
-    uniform = ((high >> 5).double() * 2.0**26 + (low >> 6).double() + 0.5) * 2.0**-53
+    # 52 random bits and a half, which a double holds exactly: off 0 and 1, where noise is infinite.
+    uniform = ((high >> 6).double() * 2.0**26 + (low >> 6).double() + 0.5) * 2.0**-52
     return -torch.log(-torch.log(uniform))

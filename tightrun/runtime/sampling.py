@@ -10,7 +10,7 @@ from tightrun.core import SamplingParams
 from tightrun.runtime.philox import gumbel, stream_key
 from tightrun.runtime.sequence import Sequence
 
-# Gumbel noise of 53 bits lies between -3.7 and 36.8: a score further behind can never win.
+# Gumbel noise of 52 bits lies between -3.7 and 36.8: a score further behind can never win.
 NOISE_RANGE = 41.0
 NOISE_ROWS = 16
 
