@@ -15,3 +15,10 @@ def too_many_failed(failed: int, seen: int, limit: Tolerance | None) -> bool:
     not "20 % failed"; a job smaller than that is judged by the same number of failures.
     """
     return limit is not None and not limit.allows(failed, max(seen, MIN_ROWS))
+
+
+def reason_of(limit: Tolerance | None) -> str:
+    """Why a run with too many failures was stopped."""
+    assert limit is not None
+    rows = f"{limit} of the rows" if limit.share is not None else units.rows(limit.count or 0)
+    return f"more than {rows} failed (limits.max_failed)"

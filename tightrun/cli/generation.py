@@ -7,7 +7,7 @@ import time
 from tightrun.cli.accuracy import Marking
 from tightrun.cli.engine_seam import Engine
 from tightrun.cli.exit_codes import ExitCode
-from tightrun.cli.failures import too_many_failed
+from tightrun.cli.failures import reason_of, too_many_failed
 from tightrun.cli.progress import Meter, Progress
 from tightrun.cli.reader import QUEUE_BYTES, RequestQueue, start_reader
 from tightrun.cli.stopping import Stop
@@ -89,11 +89,7 @@ class Generation:
             self.tally.add(completion)
             limit = self._job.limits.max_failed
             if too_many_failed(self.tally.failed, self.tally.done, limit):
-                rows = (
-                    f"{limit} of the rows" if limit and limit.share is not None else f"{limit} rows"
-                )
-                reason = f"more than {rows} failed (limits.max_failed)"
-                self._stop.request(reason, ExitCode.TOO_MANY_FAILED)
+                self._stop.request(reason_of(limit), ExitCode.TOO_MANY_FAILED)
 
 
 def _text(request: Request) -> str:
