@@ -13,6 +13,7 @@ from tightrun.runtime.sequence import Sequence
 # Gumbel noise of 52 bits lies between -3.7 and 36.8: a score further behind can never win.
 NOISE_RANGE = 41.0
 NOISE_ROWS = 16
+COLDEST = 1e-20
 
 
 class Chosen:
@@ -92,9 +93,10 @@ class Sampler:
         """The argmax of filtered scores plus noise; noise is made only where it can matter."""
         params = [s.sampling for s in sequences]
         temperature = torch.tensor([p.temperature for p in params], device=logits.device)
-        scores = filter_scores(logits / temperature[:, None], params)
-        best = scores.amax(-1, keepdim=True)
-        row, token = (scores > best - NOISE_RANGE).nonzero(as_tuple=True)
+        # Relative to the best, so that no temperature however small gives inf or 0 / 0.
+        ahead = logits - logits.amax(-1, keepdim=True)
+        scores = filter_scores(ahead / temperature.clamp_min(COLDEST)[:, None], params)
+        row, token = (scores > -NOISE_RANGE).nonzero(as_tuple=True)
         keys = torch.tensor([self._key(s) for s in sequences], device=logits.device)
         position = torch.tensor([s.output_tokens for s in sequences], device=logits.device)
         noise = gumbel((keys[row, 0], keys[row, 1]), position[row], token)
@@ -131,7 +133,10 @@ def filter_scores(scores: torch.Tensor, params: list[SamplingParams]) -> torch.T
     probability = torch.softmax(ordered, -1)
     before = probability.cumsum(-1) - probability
     # A token stays if those before it do not reach top_p yet: the first always stays.
-    top_p = torch.tensor([p.top_p for p in params], device=scores.device)
+    # Off is infinity, since rounded sums reach 1 before the last token.
+    top_p = torch.tensor(
+        [p.top_p if p.top_p < 1 else torch.inf for p in params], device=scores.device
+    )
     ordered = ordered.masked_fill((before >= top_p[:, None]) & (rank > 0), -torch.inf)
     # The ratio to the likeliest token is the same before and after renormalising.
     min_p = torch.tensor([p.min_p for p in params], device=scores.device)
