@@ -34,7 +34,7 @@ def append_token(
         if token in ends and not p.ignore_eos:
             sequence.finish_reason = "stop"
             return
-        if p.stop and (found := find_stop(tokenizer, sequence.output, p.stop)) is not None:
+        if p.stop and (found := find_stop(tokenizer, sequence.output, p.stop, p.min_tokens)):
             sequence.finish_reason = "stop"
             sequence.text, sequence.stop_reason = found
             return

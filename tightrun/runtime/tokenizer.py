@@ -110,12 +110,12 @@ class Tokenizer:
 
 
 def find_stop(
-    tokenizer: Tokenizer, output: list[int], stop: tuple[str, ...]
+    tokenizer: Tokenizer, output: list[int], stop: tuple[str, ...], min_tokens: int = 0
 ) -> tuple[str, str] | None:
     """(text before the stop string, the stop string) if the last token of `output` completed one.
 
-    Called after every token: only a tail that must hold a match ending there is decoded, and a
-    match is confirmed on the whole text.
+    Called after every token from `min_tokens` on; what was complete before that is no stop. Only a
+    tail that must hold a match ending there is decoded, and a match is confirmed on the whole text.
     """
     longest = max(len(s.encode()) for s in stop)
     # Every token but a special one stands for a byte at least; a few more guard the tail's edge.
@@ -123,7 +123,8 @@ def find_stop(
     if not any(s in tail for s in stop):
         return None
     text = tokenizer.decode(output)
-    hits = [(at, s) for s in stop if (at := text.find(s)) >= 0]
+    unsearched = len(tokenizer.decode(output[: min_tokens - 1])) if min_tokens > 1 else 0
+    hits = [(at, s) for s in stop if (at := text.find(s, max(0, unsearched - len(s) + 1))) >= 0]
     if not hits:
         return None
     at, found = min(hits)
