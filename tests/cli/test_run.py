@@ -13,6 +13,7 @@ from tests.cli.fake_engine import FakeEngine, factory
 from tests.cli.jobs import Listener, events, job_of, prompts, read, texts, write_rows
 from tightrun.cli import generation
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.progress import Progress
 from tightrun.cli.run import RunOptions, run_job
 from tightrun.cli.stopping import Stop
 from tightrun.cli.summary import Accuracy, Summary
@@ -243,6 +244,27 @@ def test_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
     second = run(job, engine)
     assert engine.seen == []
     assert (second.exit_code, second.done) == (first.exit_code, 5)
+
+
+def test_a_finished_job_without_its_report_is_still_finished(tmp_path: Path) -> None:
+    job = job_of(tmp_path, prompts(20))
+    run(job, failing(7))
+    next((tmp_path / "out").glob("_tightrun/report/runs/*")).unlink()
+    summary = run(job)
+    assert (summary.exit_code, summary.done, summary.failed) == (ExitCode.ROWS_FAILED, 20, 1)
+
+
+def test_a_view_that_breaks_brings_the_error_and_not_a_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_progress: Progress | None) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    view = Listener()
+    monkeypatch.setattr(view, "tick", broken)
+    engine = FakeEngine(before=lambda _request: time.sleep(0.01))
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        run(job_of(tmp_path, prompts(2000)), engine, view=view)
 
 
 def test_another_job_does_not_replace_finished_output(tmp_path: Path) -> None:

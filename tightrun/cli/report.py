@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.summary import Accuracy, Summary, short_path
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.outputs import OutputError, OutputPlace
@@ -34,10 +35,14 @@ def read_place(out: Path) -> tuple[OutputPlace, Manifest]:
 def latest_summary(place: OutputPlace) -> Summary:
     """The summary of the last run that came to its end. Raises OutputError if none did.
 
+    A run that was killed after its last row and before its report has the manifest's counts.
+
     What no table has (budgets, accuracy, examples of errors) is taken from the summary event.
     """
     place, manifest = read_place(place.target)
     runs = read_runs(place.target)
+    if not runs and manifest.state == "complete":
+        return _counted(manifest, place)
     if not runs:
         raise OutputError(
             f"{place.target} has no run that came to its end yet; see tightrun status"
@@ -66,6 +71,19 @@ def latest_summary(place: OutputPlace) -> Summary:
         peak_cpu_bytes=record.peak_cpu_bytes,
         cpu_budget=event.get("cpu_budget", 0),
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
+    )
+
+
+def _counted(manifest: Manifest, place: OutputPlace) -> Summary:
+    code = ExitCode.ROWS_FAILED if manifest.rows_failed else ExitCode.FINISHED
+    return Summary(
+        exit_code=int(code),
+        outcome="finished",
+        output=short_path(place.target),
+        rows=manifest.rows,
+        done=manifest.rows_done,
+        failed=manifest.rows_failed,
+        errors=dict(manifest.errors),
     )
 
 

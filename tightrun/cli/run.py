@@ -125,6 +125,8 @@ class _Run:
                 finally:
                     engine.close()
         except StoppedError:
+            if self._stop.error is not None:
+                raise self._stop.error from None
             self._view.close(good=False)
             rows = self._writer.rows if self._writer is not None else 0
             return stopped_before(self._stop, self._place, rows, self._span)
