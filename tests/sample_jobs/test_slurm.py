@@ -1,4 +1,4 @@
-"""The batch script requeues what was stopped early, and only that."""
+"""The batch script starts the job, passes its exit code on, and survives a requeue."""
 
 from __future__ import annotations
 
@@ -11,43 +11,34 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "sample_jobs" / "slurm.sbatch"
 
 
-def run_script(folder: Path, srun: str, *arguments: str) -> tuple[int, list[str]]:
-    """The script's exit code, and the calls it made with `srun` and `scontrol` being stubs."""
+def run_script(
+    folder: Path, srun: str, *arguments: str, restarts: int = 0
+) -> tuple[int, list[str]]:
+    """The script's exit code, and the calls it made with `srun` being a stub."""
     calls = folder / "calls"
-    bodies = {"srun": srun, "scontrol": ""}
-    for name, body in bodies.items():
-        stub = folder / name
-        stub.write_text(f'#!/bin/bash\necho "{name} $*" >> "{calls}"\n{body}\n')
-        stub.chmod(0o755)
+    stub = folder / "srun"
+    stub.write_text(f'#!/bin/bash\necho "srun $*" >> "{calls}"\n{srun}\n')
+    stub.chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(SCRIPT), *arguments],
-        env={**os.environ, "PATH": path, "SLURM_JOB_ID": "4711"},
+        env={**os.environ, "PATH": path, "SLURM_RESTART_COUNT": str(restarts)},
         capture_output=True,
         check=False,
     )
     return done.returncode, calls.read_text().splitlines()
 
 
-def test_a_job_that_was_stopped_early_is_requeued(tmp_path: Path) -> None:
-    code, calls = run_script(tmp_path, "exit 75")
-    assert code == 75
-    assert calls[1:] == ["scontrol requeue 4711"]
-
-
-@pytest.mark.parametrize("code", [0, 1, 3, 6])
-def test_a_job_that_ended_is_not_requeued_and_keeps_its_exit_code(
-    tmp_path: Path, code: int
-) -> None:
+@pytest.mark.parametrize("code", [0, 1, 3, 6, 75])
+def test_the_exit_code_is_the_run_s(tmp_path: Path, code: int) -> None:
     found, calls = run_script(tmp_path, f"exit {code}")
     assert found == code
     assert len(calls) == 1
 
 
-def test_a_cancelled_job_is_not_requeued(tmp_path: Path) -> None:
-    code, calls = run_script(tmp_path, 'kill -TERM "$PPID"; exit 75')
-    assert code == 75
-    assert len(calls) == 1
+def test_a_requeued_job_moves_its_first_life_aside(tmp_path: Path) -> None:
+    _, calls = run_script(tmp_path, "exit 0", "job.yaml", restarts=1)
+    assert calls == ["srun tightrun job.yaml --resume new"]
 
 
 def test_without_arguments_the_sample_job_is_run(tmp_path: Path) -> None:
