@@ -92,7 +92,8 @@ class Tokenizer:
             text = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError,
+                ArithmeticError, RecursionError) as error:  # fmt: skip
             raise PromptError("bad_messages", f"the chat template refuses: {error}") from error
         return self._encode_text(text, special=False)
 
