@@ -28,7 +28,7 @@ inline void hide_unseen(float* scores, int columns, int low, int high) {
   const auto hide = [&](int c) {
     const I32 column = lane_numbers() + c;
     const F32 x = load<F32>(scores + c);
-    store(scores + c, (column >= low) & (column < high) ? x : splat(kMinusInfinity));
+    store(scores + c, ((column >= low) & (column < high)) ? x : splat(kMinusInfinity));
   };
   for (int c = 0; c < low && c < columns; c += kLanes) hide(c);
   for (int c = std::max(0, high) / kLanes * kLanes; c < columns; c += kLanes) hide(c);
