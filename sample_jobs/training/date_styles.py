@@ -77,8 +77,8 @@ def year_words(year: int, rng: random.Random) -> str:
 
 
 @cache
-def misspellings(month: int, split: Split) -> tuple[str, ...]:
-    """Names of a month with one letter lost, doubled or swapped; a quarter is held out."""
+def misspellings(month: int) -> tuple[str, ...]:
+    """Names of a month with one letter lost, doubled or swapped with the next."""
     name = MONTHS[month - 1]
     found: set[str] = set()
     for at in range(1, len(name)):
@@ -86,8 +86,7 @@ def misspellings(month: int, split: Split) -> tuple[str, ...]:
         found.add(name[:at] + name[at] + name[at:])
         if at + 1 < len(name):
             found.add(name[:at] + name[at + 1] + name[at] + name[at + 2 :])
-    found -= {name, *MONTHS}
-    return tuple(sorted(f for f in found if held_out(f, 4) == (split == "held_out")))
+    return tuple(sorted(found - {name, *MONTHS}))
 
 
 def _cased(name: str, rng: random.Random) -> str:
@@ -222,6 +221,16 @@ def _roman(date: dt.date, rng: random.Random) -> str:
     return f"{date.day}{mark}{ROMAN[date.month - 1]}{mark}{date.year}"
 
 
+def _misspelt(date: dt.date, rng: random.Random) -> str:
+    month = rng.choice(misspellings(date.month))
+    forms = (
+        f"{date.day} {month} {date.year}",
+        f"{month} {date.day}, {date.year}",
+        f"the {ordinal(date.day)} of {month} {date.year}",
+    )
+    return rng.choice(forms)
+
+
 STYLES: Mapping[str, Callable[[dt.date, random.Random], str]] = {
     "slashes": _slashes,
     "timestamp": _timestamp,
@@ -241,24 +250,13 @@ STYLES: Mapping[str, Callable[[dt.date, random.Random], str]] = {
     "in_the_year": _in_the_year,
     "month_then_day": _month_then_day,
     "roman": _roman,
+    "misspelt": _misspelt,
 }
-STYLE_NAMES = (*STYLES, "misspelt")
+STYLE_NAMES = tuple(STYLES)
 
 
-def _misspelt(date: dt.date, rng: random.Random, split: Split) -> str:
-    month = rng.choice(misspellings(date.month, split))
-    forms = (
-        f"{date.day} {month} {date.year}",
-        f"{month} {date.day}, {date.year}",
-        f"the {ordinal(date.day)} of {month} {date.year}",
-    )
-    return rng.choice(forms)
-
-
-def write_date(date: dt.date, style: str, rng: random.Random, split: Split) -> str:
+def write_date(date: dt.date, style: str, rng: random.Random) -> str:
     """The date in one of the notations of `STYLE_NAMES`, its details drawn from `rng`."""
-    if style == "misspelt":
-        return _misspelt(date, rng, split)
     return STYLES[style](date, rng)
 
 

@@ -150,25 +150,30 @@ FILLERS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
     },
 }
 
-_CONSONANTS = "bcdfghjklmnprstvwz"
-_VOWELS = "aeiou"
+_ONSETS = (*"bcdfghjklmnprstvwyz", "", "st", "tr", "pl", "sh", "ch", "gr", "br", "th", "qu")
+_CODAS = (*"dgklmnprstxy", "", "nd", "ll", "rs", "st", "ng", "ck", "th", "es", "ed")
+_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ea", "oo", "io", "ou")
+_SMALL_WORDS = (
+    *("on", "of", "the", "by", "at", "in", "for", "is", "until", "since", "and", "we", "was"),
+    *("to", "from", "that", "with", "has", "had", "an", "it", "as", "a", "were", "see", "no."),
+)
 
 
 def _invented_word(rng: random.Random) -> str:
     if rng.random() < 0.06:
         # Names such as May Collins or Octavia: a month's name that is no part of the date.
         month = rng.choice(MONTHS)
-        return rng.choice((month, month[:3] + rng.choice(_VOWELS) + rng.choice(_CONSONANTS)))
-    word = "".join(
-        rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 1, 2, 2, 3)))
+        return rng.choice((month, month[:3] + rng.choice(_VOWELS) + rng.choice(_CODAS)))
+    word: str = "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randrange(1, 4))
     )
-    word += rng.choice(("", "", rng.choice(_CONSONANTS)))
+    word += rng.choice(("", *_CODAS))
     return rng.choice((word, word, word.capitalize()))
 
 
 def _plain_word(rng: random.Random) -> str:
-    if rng.random() < 0.3:
-        return rng.choice(("on", "of", "the", "by", "at", "in", "for", "is", "until", "since"))
+    if rng.random() < 0.35:
+        return rng.choice(_SMALL_WORDS)
     return _invented_word(rng)
 
 
@@ -234,12 +239,12 @@ def from_invented_words(date_text: str, rng: random.Random) -> str:
 
     def stretch() -> list[str]:
         words = []
-        for _ in range(rng.choice((0, 0, 1, 2, 3, 4))):
-            if rng.random() < 0.5:
+        for _ in range(rng.choice((0, 0, 1, 2, 3, 5))):
+            if rng.random() < 0.35:
                 words.append(rng.choice(tuple(_NUMBERS.values()))(rng))
             else:
                 words.append(_plain_word(rng))
-            words[-1] += rng.choice(("", "", "", "", ",", ";", ":"))
+            words[-1] += rng.choice(("", "", "", "", "", ",", ";", ":", " /"))
         return words
 
     # A bare number beside the date could be read as part of it, so a word stands between them.

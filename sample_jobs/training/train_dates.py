@@ -27,10 +27,10 @@ from sample_jobs.training.dates_data import SUFFIX, Row, training_row
 MODEL_FOLDER = Path(__file__).parents[1] / "dates" / "model"
 ANSWER_TOKENS = len("1997-03-03") + 1
 # The share of the run in which bare dates give way to sentences, and their share at the end.
-CURRICULUM, BARE_AT_END = 0.25, 0.03
-WARM_UP, COOL_DOWN = 0.02, 0.4
+CURRICULUM, BARE_AT_END = 0.25, 0.3
+WARM_UP, COOL_DOWN = 0.02, 0.55
 STORE_EVERY = 100
-MUON_RATE, ADAM_RATE = 0.02, 0.004
+MUON_RATE, ADAM_RATE = 0.012, 0.003
 
 
 def build_model() -> LlamaForCausalLM:
@@ -76,13 +76,16 @@ def batches(steps: int, batch_size: int, seed: int, first: int = 0) -> Iterator[
 
 
 def rate_at(step: int, steps: int) -> float:
-    """Learning rate as a share of its peak: a short rise, a plateau, a cosine to zero."""
+    """Learning rate as a share of its peak: a short rise, a plateau, a fall to zero.
+
+    The fall is steep at first and slow at the end (Hägele et al. 2024, section 3).
+    """
     done = step / steps
     if done < WARM_UP:
         return (step + 1) / (WARM_UP * steps + 1)
     if done < 1 - COOL_DOWN:
         return 1.0
-    return 0.5 + 0.5 * math.cos(math.pi * (done - 1 + COOL_DOWN) / COOL_DOWN)
+    return 1 - math.sqrt((done - 1 + COOL_DOWN) / COOL_DOWN)
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -184,8 +187,8 @@ def train(steps: int, batch_size: int, seed: int, out: Path, state_file: Path) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)

@@ -54,6 +54,6 @@ def test_the_job_file_loads(name: str) -> None:
 def test_the_prompt_of_the_job_is_the_prompt_the_model_was_trained_on() -> None:
     job_module = pytest.importorskip("tightrun.io.job")
     template_module = pytest.importorskip("tightrun.io.template")
-    job = job_module.load_job(DATES_FOLDER / ".." / "dates.yaml")
+    job = job_module.load_job(DATES_FOLDER.parent / "dates.yaml")
     rendered = template_module.PromptTemplate(job.input.template).render({"sentence": "Paid 1 May"})
     assert rendered == "Paid 1 May" + SUFFIX

@@ -45,7 +45,8 @@ def test_batches_begin_with_bare_dates_and_grow_into_sentences() -> None:
 def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert rate_at(0, 1000) < 0.1
     assert rate_at(300, 1000) == 1.0
-    assert rate_at(999, 1000) < 1e-4
+    assert rate_at(700, 1000) < 0.5
+    assert rate_at(999, 1000) < 0.01
 
 
 def test_the_loss_does_not_depend_on_how_the_prompt_is_predicted() -> None:
