@@ -91,7 +91,9 @@ class Engine:
         self._feed = feed = Feed(
             requests,
             self._loaded.tokenizer,
-            self.plan.context,
+            # Where memory holds fewer tokens than the context, no longer sequence can run.
+            min(self.plan.context, self.plan.kv_tokens),
+            self.shape.vocab,
             self._loaded.rope_sides,
             truncate=self.options.on_overflow == "truncate_left",
             refuse=delivery.put,
@@ -106,6 +108,7 @@ class Engine:
             stop.set()
             raise
         finally:
+            self._scheduler.abandon()
             feed.close()
             delivery.close()
 

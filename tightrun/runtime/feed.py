@@ -15,13 +15,15 @@ from tightrun.runtime.tokenizer import PromptError, Tokenizer
 
 MOST_TOKENS_WAITING = 2**21
 MOST_SEQUENCES_WAITING = 4096
+PATIENCE_S = 1.0
 
 
 class Feed:
     """A thread that turns requests into sequences ahead of the loop.
 
-    A prompt that cannot be run goes to `refuse` as a completion with an error. An exception of
-    the requests' iterator is raised again from `take`.
+    `context` is the most tokens of a sequence, `vocab` how many tokens the model knows. A prompt
+    that cannot be run goes to `refuse` as a completion with an error. An exception of the
+    requests' iterator is raised again from `take`.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Feed:
         requests: Iterable[Request],
         tokenizer: Tokenizer,
         context: int,
+        vocab: int,
         sides: RopeSides,
         *,
         truncate: bool,
@@ -38,6 +41,7 @@ class Feed:
         self._requests = requests
         self._tokenizer = tokenizer
         self._context = context
+        self._vocab = vocab
         self._sides = sides
         self._truncate = truncate
         self._refuse = refuse
@@ -68,10 +72,17 @@ class Feed:
             return taken
 
     def wait_for(self, count: int) -> None:
-        """Return once `count` sequences are ready, or the requests are over."""
+        """Return once `count` sequences are ready, the requests are over, or come no more.
+
+        Whoever reads them may have to wait for rows to finish before he reads on.
+        """
         with self._changed:
+            before = 0
             while len(self._ready) < count and not self._over and not self._stopped:
-                self._changed.wait(0.1)
+                if self._ready and len(self._ready) == before:
+                    return
+                before = len(self._ready)
+                self._changed.wait(PATIENCE_S)
 
     def peek(self, count: int) -> list[Sequence]:
         with self._changed:
@@ -136,14 +147,20 @@ class Feed:
         return first
 
     def _fit(self, tokens: list[int], request: Request) -> list[int]:
+        if max(tokens) >= self._vocab:
+            raise PromptError(
+                "unsupported",
+                f"the prompt has the token {max(tokens):,}, and the model knows {self._vocab:,}: "
+                "the tokenizer is not this model's",
+            )
         if len(tokens) < self._context:
             return tokens
         if not self._truncate:
             raise PromptError(
                 "context_length",
                 f"the prompt has {len(tokens):,} tokens, and with one token of output it must fit "
-                f"{self._context:,}; shorten it, raise limits.context, or set "
-                "on_overflow: truncate_left",
+                f"{self._context:,}; shorten it, raise limits.context or the memory limits, or "
+                "set on_overflow: truncate_left",
             )
         keep = max(self._context - request.sampling.max_tokens, self._context // 2)
         return tokens[-keep:]

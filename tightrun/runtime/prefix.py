@@ -39,7 +39,12 @@ class SharedPrefix:
         return self._source is not None
 
     def find(self, first: Tokens[Sequence]) -> int:
-        """Take the longest prefix common to the first sequences; returns its length in tokens."""
+        """Take the longest prefix common to the first sequences; returns its length in tokens.
+
+        An earlier run's prefix is let go.
+        """
+        self.drop()
+        self._source = None
         if len(first) < 2 or len({s.rope_side for s in first}) > 1:
             return 0
         length = min(longest_common_prefix(first[0].tokens, other.tokens) for other in first[1:])

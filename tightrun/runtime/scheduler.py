@@ -65,6 +65,13 @@ class Scheduler:
         self.cache.close(sequence)
         self.lengths.learn(sequence.output_tokens, sequence.room)
 
+    def abandon(self) -> None:
+        """The run is over: what is unfinished gives back what it holds."""
+        for sequence in self.running:
+            self.cache.close(sequence)
+        self.running.clear()
+        self.waiting.clear()
+
     def expected_tokens(self) -> int:
         """Output tokens still expected from what runs and waits here."""
         return sum(
