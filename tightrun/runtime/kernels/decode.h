@@ -20,9 +20,13 @@ void rows_of(const Problem<T>& problem, const PagedSide<T>& side, const Piece& p
 // nothing is transposed: loads put the keys in place, and only the sums are added across.
 template <class Math, int Rows>
 inline void score_vector(const uint32_t* queries, const typename Math::Stored* const* keys,
-                         const Packed<Math>& packed, float* scores) {
+                         const Packed<Math>& packed, Ahead<typename Math::Stored>& ahead,
+                         float* scores) {
+  constexpr int kRead = 4 * kLanes * Math::kPerWord * int{sizeof(typename Math::Stored)};
+  constexpr int kLines = std::max(1, kRead / 64);  // as many as are read in a step
   F32 sum[Rows][4] = {};
   for (int word = 0; word < packed.key_words; word += 4) {
+    ahead.fetch(kLines);
     U32 quad[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) quad[i] = Math::quads(keys + i, word);
@@ -41,13 +45,11 @@ inline void score_vector(const uint32_t* queries, const typename Math::Stored* c
 // Scores of `Rows` heads against `count` keys, a multiple of kLanes.
 template <class Math, int Rows>
 void score_keys(const uint32_t* queries, const typename Math::Stored* const* keys, int count,
-                const Packed<Math>& packed, const Ahead<typename Math::Stored>& ahead,
-                float* scores) {
+                const Packed<Math>& packed, Ahead<typename Math::Stored>& ahead, float* scores) {
   for (int key = 0; key < count; key += kLanes) {
-    ahead.fetch(key, kLanes);
-    score_vector<Math, std::min(Rows, 4)>(queries, keys + key, packed, scores + key);
+    score_vector<Math, std::min(Rows, 4)>(queries, keys + key, packed, ahead, scores + key);
     if constexpr (Rows > 4)
-      score_vector<Math, Rows - 4>(queries + 4 * packed.key_stride, keys + key, packed,
+      score_vector<Math, Rows - 4>(queries + 4 * packed.key_stride, keys + key, packed, ahead,
                                    scores + 4 * kDecodeKeys + key);
   }
 }
@@ -55,14 +57,16 @@ void score_keys(const uint32_t* queries, const typename Math::Stored* const* key
 // Adds weights x values of `count` keys to the columns [column, column + Vectors * kLanes).
 template <class Math, int Rows, int Vectors>
 void add_values(const uint32_t* weights, const typename Math::Stored* const* keys, int count,
-                int column, int width, const Ahead<typename Math::Stored>& ahead, int ahead_at,
-                float* sums, int stride) {
+                int column, int width, Ahead<typename Math::Stored>& ahead, float* sums,
+                int stride) {
   F32 sum[Rows][Vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) Math::template load_sums<Vectors>(sums + r * stride + column, sum[r]);
   const int words = width / Math::kPerWord;
+  constexpr int kRead = Vectors * kLanes * Math::kPerWord * int{sizeof(typename Math::Stored)};
+  constexpr int kLines = std::max(1, kRead / 64);  // as many as are read in a step
   for (int step = 0; step < count / Math::kPerWord; ++step) {
-    if (column == 0) ahead.fetch(ahead_at + step * Math::kPerWord, Math::kPerWord);
+    ahead.fetch(kLines);
     U32 value[Vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; v += Math::kPerWord) {
@@ -95,8 +99,9 @@ void attend_heads(const Problem<typename Math::Stored>& problem, const Piece& pi
   const int count = round_up(keys, kLanes);
   rows_of(problem, problem.v, piece, work.values_at);
   rows_of(problem, problem.k, piece, work.keys_at);
+  Ahead<typename Math::Stored> values_ahead(work.values_at, keys, problem.v.width);
   score_keys<Math, Rows>(work.queries + first_row * packed.key_stride, work.keys_at, count, packed,
-                         {work.values_at, keys, problem.v.width}, work.scores);
+                         values_ahead, work.scores);
   Sums& sums = work.sums;
   int low[Rows] = {}, high[Rows];
   std::fill_n(high, Rows, keys);
@@ -104,11 +109,9 @@ void attend_heads(const Problem<typename Math::Stored>& problem, const Piece& pi
   std::fill_n(sums.weight + first_row, Rows, 0.0f);
   weigh_all<Math, Rows>({work.scores, kDecodeKeys, count, low, high}, problem.score,
                         work.states() + first_row, work.weights, kDecodeKeys);
-  Ahead<typename Math::Stored> ahead{work.keys_at, 0, problem.k.width};
-  if (next) {
-    rows_of(problem, problem.k, *next, work.keys_at);
-    ahead.count = next->key_end - next->key_begin;
-  }
+  if (next) rows_of(problem, problem.k, *next, work.keys_at);
+  Ahead<typename Math::Stored> keys_ahead(
+      work.keys_at, next ? next->key_end - next->key_begin : 0, problem.k.width);
   float* values = sums.values + static_cast<int64_t>(first_row) * sums.stride;
   std::fill_n(values, Rows * sums.stride, 0.0f);
   for (int key = 0; key < count; key += kCachedKeys) {
@@ -116,7 +119,7 @@ void attend_heads(const Problem<typename Math::Stored>& problem, const Piece& pi
     const uint32_t* weights = work.weights + key / Math::kPerWord;
     const auto add = [&](auto vectors, int column) {
       add_values<Math, Rows, decltype(vectors)::value>(weights, work.values_at + key, some, column,
-                                                       problem.v.width, ahead, key, values,
+                                                       problem.v.width, keys_ahead, values,
                                                        sums.stride);
     };
     int column = 0;

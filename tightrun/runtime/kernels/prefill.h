@@ -161,13 +161,14 @@ class TiledRows {
       pack_values<Math>(work_.values_at, key_count(tile_), problem_.v.width, packed_, work_.values);
       const int ahead = tile_ + kKeyTile < piece_.key_end ? key_count(tile_ + kKeyTile) : 0;
       if (ahead) find_rows(tile_ + kKeyTile);
-      const Ahead<T> next_keys{work_.keys_at, ahead, problem_.k.width};
-      const Ahead<T> next_values{work_.values_at, ahead, problem_.v.width};
-      const int pace = (kKeyTile * Rows + rows_ - 1) / rows_;
+      Ahead<T> next_keys(work_.keys_at, ahead, problem_.k.width);
+      Ahead<T> next_values(work_.values_at, ahead, problem_.v.width);
+      const int widest = std::max(problem_.k.width, problem_.v.width) * int{sizeof(T)};
+      const int pace = (kKeyTile * round_up(widest, 64) / 64 * Rows + rows_ - 1) / rows_;
       // Two sweeps, so that only K or V has to stay in the first-level cache.
-      for (int row = 0, key = 0; row < rows_; row += Rows, key += pace) {
-        next_keys.fetch(key, pace);
-        next_values.fetch(key, pace);
+      for (int row = 0; row < rows_; row += Rows) {
+        next_keys.fetch(pace);
+        next_values.fetch(pace);
         weigh(row);
       }
       for (int row = 0; row < rows_; row += Rows) add_values(row);
