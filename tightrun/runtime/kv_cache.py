@@ -73,7 +73,8 @@ class KVCache:
     """The device KV of all layers, and the block table of every running sequence.
 
     `tables[place]` lists the blocks of the sequence at that place, in order of its tokens.
-    `poison` fills released blocks with NaN, so that a test sees any use after release.
+    `poison` fills blocks that nobody holds with NaN, so that a test sees any use of what is not
+    there yet or not any more.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class KVCache:
             LayerCache(side(x.kv_heads, x.key_dim), side(x.kv_heads, x.value_dim))
             for x in shape.layers
         ]
+        if poison:
+            self._spoil(list(range(blocks)))
 
     @property
     def free_places(self) -> int:
@@ -153,9 +156,7 @@ class KVCache:
         """Take back the sequence's blocks and its place."""
         freed = self.pool.release(sequence.blocks)
         if self._poison and freed:
-            for layer in self.layers:
-                layer.keys[freed] = torch.nan
-                layer.values[freed] = torch.nan
+            self._spoil(freed)
         sequence.blocks = []
         sequence.computed = 0
         if sequence.place >= 0:
@@ -166,3 +167,8 @@ class KVCache:
         at = len(sequence.blocks)
         self.tables[sequence.place, at : at + len(blocks)] = blocks
         sequence.blocks.extend(blocks)
+
+    def _spoil(self, blocks: list[int]) -> None:
+        for layer in self.layers:
+            layer.keys[blocks] = torch.nan
+            layer.values[blocks] = torch.nan
