@@ -110,16 +110,21 @@ class Scheduler:
             if self.running and self.prefix.pending:
                 return  # everyone else begins with what the first one computes now
             sequence = self.waiting[0]
+            donor, shared = self._donor(sequence)
+            held = shared // self.cache.block_tokens
             wanted = self.cache.blocks_for(min(self._expected(sequence), sequence.most_tokens))
             free = self.cache.pool.free
-            if not may_start(free, promised, wanted, len(self.running)):
+            if not may_start(free, promised, wanted - held, len(self.running)):
                 return
-            if not self.running and self.cache.blocks_for(len(sequence.tokens)) > free:
+            if not self.running and self.cache.blocks_for(len(sequence.tokens)) - held > free:
                 # Only the shared prefix can hold blocks while nothing runs.
                 self.prefix.drop()
+                shared = 0
             self.waiting.popleft()
             self.cache.open(sequence)
-            self._adopt(sequence)
+            sequence.donor = None
+            if shared:
+                self.cache.adopt(sequence, donor, shared)
             if sequence.output_tokens == 0 and sequence.sample == 0:
                 self.prompt_tokens += sequence.prompt_tokens
                 self.shared_tokens += sequence.computed
@@ -127,16 +132,12 @@ class Scheduler:
             self.running.append(sequence)
             promised += self._promised(sequence)
 
-    def _adopt(self, sequence: Sequence) -> None:
-        """Begin with the longest context somebody else has computed already."""
-        donor, sequence.donor = sequence.donor, None
-        most = len(sequence.tokens) - 1
+    def _donor(self, sequence: Sequence) -> tuple[Sequence, int]:
+        """Who has computed the most of how it begins, and how many tokens it may take over."""
+        donor, most = sequence.donor, len(sequence.tokens) - 1
         if donor is not None and donor.place >= 0 and donor.rope_side == sequence.rope_side:
-            self.cache.adopt(sequence, donor, min(sequence.prompt_tokens, donor.computed, most))
-        else:
-            shared = min(self.prefix.common(sequence), most)
-            if shared:
-                self.cache.adopt(sequence, self.prefix.holder, shared)
+            return donor, min(sequence.prompt_tokens, donor.computed, most)
+        return self.prefix.holder, min(self.prefix.common(sequence), most)
 
     def _expected(self, sequence: Sequence) -> int:
         written = sequence.output_tokens
