@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
@@ -31,7 +33,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=source.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         reason = str(error).split("\n")[0]
         raise ModelRefusedError(
             f"cannot read the model's config at {source.path}: {reason}"
@@ -71,7 +73,7 @@ def load_model(source: ModelSource, config: PretrainedConfig, device: torch.devi
             device_map={"": device} if device.type != "cpu" else None,
             output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise ModelRefusedError(f"cannot load the model at {source.path}: {reason}") from error
     if missing := sorted(found["missing_keys"]):
