@@ -35,10 +35,19 @@ def cgroup_free(root: Path = CGROUP_ROOT, own: Path = Path("/proc/self/cgroup"))
 def _left_in(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
+        used = int((folder / "memory.current").read_text()) - _reclaimable(folder)
     except (OSError, ValueError):
         return None
     return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of files read long ago, which the kernel gives up before it refuses memory."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(x.split()[1]) for x in lines if x.startswith("inactive_file "))
 
 
 def host_budget(asked: float | int) -> Budget:
