@@ -1,0 +1,32 @@
+"""Passes add up to a run."""
+
+from __future__ import annotations
+
+from tightrun.policies.cost import PassBound, PassWork, pass_flops
+from tightrun.policies.shape import LayerShape, ModelShape
+from tightrun.runtime.accounts import Accounts, peak_rss_bytes
+
+SHAPE = ModelShape((LayerShape(2, 1, 8, 8, 1000, 4000),), 16, 50, 1800, 7200, 800, 4, 64, 128)
+
+
+def test_times_bounds_and_work_add_up() -> None:
+    accounts = Accounts()
+    works = [PassWork(10, 1, 55, 10), PassWork(3, 3, 60, 60)]
+    accounts.add(SHAPE, works, [PassBound(1.0, 0.5), PassBound(0.25, 0.5)], 2.0)
+    accounts.add(SHAPE, works[:1], [PassBound(1.0, 0.5)], 2.0)
+    assert (accounts.passes, accounts.seconds, accounts.bound_s) == (2, 4.0, 2.5)
+    assert accounts.flops == 2 * pass_flops(SHAPE, works[0]) + pass_flops(SHAPE, works[1])
+
+
+def test_what_set_most_of_the_bound_is_what_binds() -> None:
+    accounts = Accounts()
+    accounts.add(SHAPE, [], [PassBound(1.0, 0.5), PassBound(0.5, 3.0)], 5.0)
+    assert accounts.binding == "memory"
+
+
+def test_a_run_without_a_pass_has_a_binding_too() -> None:
+    assert Accounts().binding == "compute"
+
+
+def test_the_peak_is_in_bytes() -> None:
+    assert 10 * 2**20 < peak_rss_bytes() < 2**45
