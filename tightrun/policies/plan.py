@@ -5,6 +5,7 @@ Everything is resident on the device here; what does not fit is refused with the
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tightrun.policies.hardware import Budget
@@ -86,43 +87,104 @@ def plan_resident(
     block_tokens = BLOCK_TOKENS[kind]
     block_bytes = block_tokens * shape.kv_bytes_per_token
     blocks_each = -(-longest // block_tokens)
-    prefill = PREFILL_TOKENS[kind]
-    while True:
-        # Every place computes one row in a decode pass, so a pass is at least that wide.
-        wide = max(prefill, sequences)
-        fixed = {
-            "beside": beside,
-            "weights": shape.weight_bytes,
-            "workspace": workspace_bytes(shape, wide),
-            "logits": logits_bytes(shape, sequences),
-        }
-        left = budget.bytes - sum(fixed.values())
-        blocks = min(left // block_bytes, sequences * blocks_each) if left > 0 else 0
-        if blocks >= blocks_each or (prefill == 1 and sequences == 1):
-            break
-        if prefill > 64:
-            prefill //= 2
-        elif sequences > 1:
-            sequences = max(1, sequences // 2)
-        else:
-            prefill = max(1, prefill // 2)
     least = min(longest, LEAST_CONTEXT)
-    if blocks < -(-least // block_tokens):
+    least_blocks = -(-least // block_tokens)
+    sizes = _choose(
+        (
+            _fill(shape, budget, beside, prefill, together, blocks_each, block_bytes)
+            for prefill, together in _narrower(PREFILL_TOKENS[kind], sequences)
+        ),
+        blocks_each,
+        least_blocks,
+        sure=workload.longest_sequence is not None,
+    )
+    fixed, blocks = sizes.fixed, sizes.blocks
+    if blocks < least_blocks:
         raise DoesNotFitError(_refusal(shape, budget, fixed, least))
     reasons = [f"{budget.limit} allows {budget.bytes / 2**30:.1f} GiB"]
     if blocks < blocks_each:
         window = blocks * block_tokens
         reasons.append(f"the KV cache holds {window:,} tokens: longer rows are refused")
     return Plan(
-        batch_size=sequences,
+        batch_size=sizes.sequences,
         batches=batches or 1,
-        prefill_tokens=prefill,
+        prefill_tokens=sizes.prefill,
         block_tokens=block_tokens,
         kv_blocks=blocks,
         context=window,
         arenas=fixed | {"kv": blocks * block_bytes},
         reasons=tuple(reasons),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """One way to divide the memory: bytes of the fixed arenas, blocks of KV in what is left."""
+
+    prefill: int
+    sequences: int
+    fixed: dict[str, int]
+    blocks: int
+    block_bytes: int
+
+    @property
+    def roomy(self) -> bool:
+        """Whether narrower passes could give the KV cache an eighth more at the most."""
+        passing = self.fixed["workspace"] + self.fixed["logits"]
+        return 8 * passing <= self.blocks * self.block_bytes
+
+
+def _fill(
+    shape: ModelShape,
+    budget: Budget,
+    beside: int,
+    prefill: int,
+    sequences: int,
+    blocks_each: int,
+    block_bytes: int,
+) -> _Sizes:
+    """The memory divided for passes of that size."""
+    fixed = {
+        "beside": beside,
+        "weights": shape.weight_bytes,
+        # Every place computes one row in a decode pass, so a pass is at least that wide.
+        "workspace": workspace_bytes(shape, max(prefill, sequences)),
+        "logits": logits_bytes(shape, sequences),
+    }
+    left = max(0, budget.bytes - sum(fixed.values()))
+    blocks = min(left // block_bytes, sequences * blocks_each)
+    return _Sizes(prefill, sequences, fixed, blocks, block_bytes)
+
+
+def _narrower(prefill: int, sequences: int) -> Iterator[tuple[int, int]]:
+    """Passes of fewer and fewer prefill tokens and sequences, down to one of each."""
+    while True:
+        yield prefill, sequences
+        if prefill > 64:
+            prefill //= 2
+        elif sequences > 1:
+            sequences //= 2
+        elif prefill > 1:
+            prefill //= 2
+        else:
+            return
+
+
+def _choose(tried: Iterable[_Sizes], blocks_each: int, least_blocks: int, *, sure: bool) -> _Sizes:
+    """The widest passes beside which one longest sequence fits.
+
+    Where none does, or where nobody is `sure` that there is such a sequence, passes stay as wide
+    as costs the KV cache little: a few long rows are not worth a job of one row at a time.
+    """
+    roomy: _Sizes | None = None
+    for sizes in tried:
+        if sizes.blocks >= blocks_each:
+            return sizes
+        if roomy is None and sizes.roomy and sizes.blocks >= least_blocks:
+            roomy = sizes
+            if not sure:
+                return roomy
+    return roomy or sizes
 
 
 def _refusal(shape: ModelShape, budget: Budget, fixed: dict[str, int], longest: int) -> str:
