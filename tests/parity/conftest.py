@@ -12,12 +12,13 @@ from tests.parity.tiny_models import Oracle, ragged_prompts, save_tiny, save_wor
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Kernels are kept in a folder of this session, so that nothing of the user's is used."""
+    home = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(home))
         patch.setenv("TQDM_DISABLE", "1")
-        yield
+        yield home / "tightrun" / "kernels"
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,14 @@ from tightrun.runtime.loading import LoadedModel, load
 from tightrun.runtime.options import EngineOptions
 
 
-def load_tiny(model: Path, tokenizer: Path, **options: Any) -> tuple[EngineOptions, LoadedModel]:
-    """A model in float32; kernels are plain torch unless `kernel_cache` is given."""
+def load_tiny(
+    model: Path, tokenizer: Path, dtype: str = "float32", **options: Any
+) -> tuple[EngineOptions, LoadedModel]:
+    """A loaded model; kernels are plain torch unless `kernel_cache` is given."""
     asked = EngineOptions(
         str(model),
         tokenizer=str(tokenizer),
-        dtype="float32",
+        dtype=dtype,
         device="cpu",
         poison=True,
         batch_size=5,
