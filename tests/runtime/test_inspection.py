@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
+from tests.parity.families import LONGROPE
 from tightrun.runtime.inspection import InspectedModel, inspect_model
 from tightrun.runtime.model import ModelRefusedError
 
@@ -106,6 +107,12 @@ def test_chunked_attention_ends_the_context_and_says_so() -> None:
     inspected = inspect(model)
     assert inspected.shape.context == 32
     assert "contexts end at 32 tokens" in inspected.notes[0]
+
+
+def test_two_rotary_tables_are_told_of() -> None:
+    model_type, sizes = LONGROPE
+    [note] = inspect(tiny(model_type, **sizes)).notes
+    assert "may pass 64 tokens" in note
 
 
 def test_a_model_without_restrictions_has_no_notes() -> None:

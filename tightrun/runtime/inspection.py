@@ -105,6 +105,11 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
             f"contexts end at {shape.context:,} tokens: up to there the chunked attention of "
             f"{name} is full attention, and longer chunks are not supported"
         )
+    if sides.threshold is not None:
+        notes.append(
+            f"a row that may pass {sides.threshold:,} tokens has the rotary angles of long texts "
+            "from its start, where `generate` would change them on the way"
+        )
     return InspectedModel(cut, shape, sides, dtype, tuple(notes))
 
 
