@@ -172,6 +172,16 @@ def test_without_room_the_latest_starter_gives_way_and_comes_back() -> None:
     assert simulation.finished[1].output_tokens == 20
 
 
+def test_who_gave_way_comes_back_before_rows_that_have_not_started() -> None:
+    simulation = Simulation(batch_size=2, blocks=10)
+    simulation.scheduler.lengths.finished = 10**6
+    simulation.scheduler.lengths.allowed = 10**9
+    rows = [waiting(0, numbered(16), 20), waiting(1, numbered(16, 500), 20)]
+    simulation.run([*rows, waiting(2, numbered(3, 900), 1)])
+    assert simulation.scheduler.preemptions == 1
+    assert [one.request.row_index for one in simulation.finished] == [0, 1, 2]
+
+
 def test_who_gave_way_computes_prompt_and_output_again() -> None:
     simulation = Simulation(batch_size=2, blocks=10, prefill_tokens=40)
     simulation.scheduler.lengths.finished = 10**6
