@@ -32,14 +32,16 @@ class Gated(nn.Module):
         self.act_fn = ACT2FN[activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        out: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class HalfGated(Gated):
     """Looks the same from outside and halves the gate."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x) / 2) * self.up_proj(x))
+        out: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x) / 2) * self.up_proj(x))
+        return out
 
 
 def rows() -> torch.Tensor:
@@ -48,7 +50,9 @@ def rows() -> torch.Tensor:
 
 def with_weight(norm: nn.Module) -> nn.Module:
     norm = norm.bfloat16()
-    nn.init.normal_(norm.weight, 1.0, 0.3)
+    weight = norm.weight
+    assert isinstance(weight, torch.Tensor)
+    nn.init.normal_(weight, 1.0, 0.3)
     return norm
 
 
