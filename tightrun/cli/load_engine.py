@@ -29,6 +29,8 @@ def load_engine(job: Job, scan: Scan, rows: int, notify: Callable[[str], None]) 
         place = Place("job" if job.path is None else str(job.path))
         raise JobError([Problem(place, ("hardware",), remedy)])
 
+    # torch reads it at its first allocation: huge pages where the system offers them.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from tightrun.runtime.engine import Engine as RealEngine
     from tightrun.runtime.engine import EngineOptions
 

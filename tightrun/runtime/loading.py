@@ -11,6 +11,7 @@ import torch
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.plan import DoesNotFitError, Plan, Workload, plan_resident
 from tightrun.policies.shape import ModelShape
+from tightrun.runtime.allocator import keep_freed_memory
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource, checkpoint_bytes, load_config, load_model
 from tightrun.runtime.cpu_attention import CpuAttention
@@ -58,6 +59,8 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
     _refuse_too_large(source, hardware)
     if device.type == "cuda":
         hold_to_budget(device, hardware.device_memory)
+    else:
+        keep_freed_memory()
     tokenizer = _load_tokenizer(options)
     notify(f"loading {options.model} on {device}")
     inspected = inspect_model(load_model(source, config, device), device)
