@@ -33,7 +33,7 @@ OURS = "tightrun"
 PEERS = ("hf_generate", "hf_continuous", "vllm_cpu")
 RUNS, QUICK_RUNS = 5, 1
 BATCH_SIZES = (16, 32, 64)
-BATCH_TOKENS_AND_REQUESTS = ((256, 8), (256, 16), (512, 16))
+BATCH_TOKENS_AND_REQUESTS = ((256, 8), (256, 16))
 VLLM_SETTINGS = {
     "compiled, one process": ("--in-process",),
     "eager, one process": ("--in-process", "--eager"),
