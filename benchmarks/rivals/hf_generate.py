@@ -1,4 +1,8 @@
-"""transformers' `generate` with a batch size: prompts sorted by length, padded on the left."""
+"""transformers' `generate` with a batch size, prompts padded on the left.
+
+In the order given, as a script batches the rows it reads; or sorted by length first, which takes
+most of the padding away and needs all rows at hand.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from benchmarks.rivals.told import answer, measure, parser, peak_bytes, read_pro
 def main() -> None:
     told = parser()
     told.add_argument("--batch-size", type=int, required=True)
+    told.add_argument("--sort", action="store_true", help="sort the prompts by length first")
     arguments = told.parse_args()
     model: Any = AutoModelForCausalLM.from_pretrained(
         arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa"
@@ -22,7 +27,7 @@ def main() -> None:
     padding: int = model.config.pad_token_id
 
     def generate(prompts: Sequence[list[int]], max_tokens: int) -> int:
-        ordered = sorted(prompts, key=len)
+        ordered = sorted(prompts, key=len) if arguments.sort else list(prompts)
         tokens = 0
         with torch.inference_mode():
             for start in range(0, len(ordered), arguments.batch_size):
