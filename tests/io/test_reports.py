@@ -36,6 +36,14 @@ def test_steps_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert types == {"run": "int64", "phase": "string", "bound_s": "double"}
 
 
+def test_a_pass_is_the_writer_s_run_s_whatever_the_engine_calls_it(tmp_path: Path) -> None:
+    writer = ReportWriter(tmp_path, run=3)
+    writer.step(STEP)
+    writer.close()
+    table = pq.read_table(tmp_path / "steps" / "run-0003-00000.parquet")
+    assert table.column("run").to_pylist() == [3]
+
+
 def test_runs_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     ReportWriter(tmp_path, run=1).run(RUN)
     schema = pq.read_schema(tmp_path / "runs" / "run-0001.parquet")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -63,10 +63,10 @@ class ReportWriter:
             self._disk.make_folder(made)
 
     def step(self, record: StepRecord) -> None:
-        """Adds a pass."""
+        """Adds a pass; it is this run's, whatever number the engine gave it."""
         with self._lock:
             self._raise_if_failed()
-            self._steps.append(record)
+            self._steps.append(replace(record, run=self._run))
             old = self._clock() - self._opened_s >= SECONDS_PER_FILE
             if old or len(self._steps) >= STEPS_PER_FILE:
                 self._close_file()

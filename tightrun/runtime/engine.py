@@ -143,7 +143,7 @@ class Engine:
             preemptions=self._scheduler.preemptions,
             flops=a.flops,
             flops_per_s=a.flops / a.seconds if a.seconds else 0.0,
-            bound_share=min(1.0, a.bound_s / a.seconds) if a.seconds else 0.0,
+            bound_share=a.bound_s / a.seconds if a.seconds else 0.0,
             binding=a.binding,
             idle_s=0.0,
             peak_gpu_bytes=torch.cuda.max_memory_reserved(self.device) if on_gpu else 0,
@@ -242,7 +242,6 @@ class Engine:
                 decode_tokens=decode,
                 context_tokens=sum(w.context_tokens for w in works),
                 compute_s=elapsed,
-                predicted_s=sum(b.bound_s for b in bounds),
                 bound_s=sum(b.bound_s for b in bounds),
             )
         )
