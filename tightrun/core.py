@@ -139,6 +139,18 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSpan:
+    """What one lane (h2d, d2h, disk, compute, cpu) did in a pass. Seconds since the run began."""
+
+    iteration: int
+    lane: str
+    name: str
+    start_s: float
+    end_s: float
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run of a job: the row of the `runs` report table. Peaks and rates are measured."""
 
