@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Measured rates: FLOP/s by rows of a matrix product, bandwidth in bytes/s."""
+    """Measured rates: FLOP/s by rows of a matrix product, bandwidths in bytes/s.
+
+    `h2d` is host to device, `d2h` device to host, `disk` the reading of a disk; 0.0 says that
+    there is no such link, and what would cross it takes no time.
+    """
 
     flops_per_s: tuple[tuple[int, float], ...]
     memory_bytes_per_s: float
+    h2d_bytes_per_s: float = 0.0
+    d2h_bytes_per_s: float = 0.0
+    disk_bytes_per_s: float = 0.0
 
     def flops_at(self, rows: int) -> float:
         """FLOP/s of a matrix product of `rows` rows, interpolated linearly in the rows."""

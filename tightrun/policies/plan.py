@@ -34,7 +34,18 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The sizes of a run. `arenas` are planned bytes of device memory by name."""
+    """The sizes of a run. `arenas` are planned bytes of device memory by name.
+
+    A pass takes `batches` batches (K) through the layers, each of at most `batch_size` sequences
+    and `prefill_tokens` rows of its own; with what is replayed it has at most `most_rows`.
+    `resident_layers` None says all; the others are streamed through `slots` slots, those of
+    `disk_layers` from the disk by way of `staging_slots` host buffers, the others from host memory.
+    `kv_blocks` are blocks per layer on the device. A sequence without blocks there belongs to
+    the workspace of its batch: `workspace_blocks` blocks of one batch in one layer, twice.
+    Of these, `host_blocks` per batch and layer can lie in host memory, and
+    `activation_blocks` as activations. `staging_rows` new rows of one batch and layer wait,
+    twice, to be written out. `host_arenas` are planned bytes of host memory by name.
+    """
 
     batch_size: int
     batches: int
@@ -44,10 +55,30 @@ class Plan:
     context: int
     arenas: dict[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    resident_layers: tuple[int, ...] | None = None
+    disk_layers: tuple[int, ...] = ()
+    slots: int = 0
+    staging_slots: int = 0
+    workspace_blocks: int = 0
+    host_blocks: int = 0
+    activation_blocks: int = 0
+    staging_rows: int = 0
+    most_rows: int = 0
+    host_arenas: dict[str, int] = field(default_factory=dict)
 
     @property
     def kv_tokens(self) -> int:
         return self.kv_blocks * self.block_tokens
+
+    @property
+    def sequences(self) -> int:
+        """The most sequences that run together."""
+        return self.batch_size * self.batches
+
+    @property
+    def offloads(self) -> bool:
+        """Whether anything crosses a link in a pass: weights or KV."""
+        return self.resident_layers is not None or self.workspace_blocks > 0
 
 
 def workspace_bytes(shape: ModelShape, tokens: int) -> int:
@@ -114,6 +145,7 @@ def plan_resident(
         context=window,
         arenas=fixed | {"kv": blocks * block_bytes},
         reasons=tuple(reasons),
+        most_rows=max(sizes.prefill, sizes.sequences),
     )
 
 
