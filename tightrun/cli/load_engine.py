@@ -6,12 +6,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tightrun.cli.capacities import disk_within, memory_within
 from tightrun.cli.engine_seam import Engine, RefusedError
 from tightrun.io.inputs import Scan
-from tightrun.io.job import Job, JobError, Machine
-from tightrun.io.places import Place, Problem
+from tightrun.io.job import Job, Machine
+from tightrun.io.output_place import OutputPlace
 from tightrun.policies.plan import DoesNotFitError
+
+if TYPE_CHECKING:
+    from tightrun.runtime.options import EngineOptions
+    from tightrun.runtime.options import Machine as MachineOptions
 
 LOADING = "loading"
 WARM_UP = "warm-up"
@@ -20,30 +26,43 @@ WARM_UP = "warm-up"
 def load_engine(job: Job, scan: Scan, rows: int, notify: Callable[[str], None]) -> Engine:
     """The engine for the first `rows` rows of the input.
 
-    Raises JobError for a machine to emulate, RefusedError for a model or device that cannot be
-    used, DoesNotFitError with the sum when memory does not suffice.
+    Raises RefusedError for a model or device that cannot be used, DoesNotFitError with the sum
+    when memory does not suffice.
     """
-    device = job.hardware
-    if isinstance(device, Machine):
-        remedy = "this version runs only on the hardware it finds; write auto, cpu or cuda:0"
-        place = Place("job" if job.path is None else str(job.path))
-        raise JobError([Problem(place, ("hardware",), remedy)])
-
     # torch reads it at its first allocation: huge pages where the system offers them.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from tightrun.runtime.engine import Engine as RealEngine
-    from tightrun.runtime.engine import EngineOptions
 
-    options = EngineOptions(
+    try:
+        return RealEngine.load(engine_options(job, scan, rows), notify)
+    except DoesNotFitError:
+        raise
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+
+
+def engine_options(job: Job, scan: Scan, rows: int) -> EngineOptions:
+    """What the job asks of the engine, in plain numbers."""
+    from tightrun.runtime.options import EngineOptions
+
+    machine = job.hardware if isinstance(job.hardware, Machine) else None
+    spill = OutputPlace.of(job.output.path).spill
+    return EngineOptions(
         model=job.model.path,
         revision=job.model.revision,
         dtype=job.model.dtype,
         tokenizer=job.model.tokenizer,
         trust_remote_code=job.model.trust_remote_code,
-        device=device,
-        gpu_memory=job.limits.gpu_memory.value,
-        cpu_memory=job.limits.cpu_memory.value,
+        device=torch_device(job),
+        machine=machine_options(machine) if machine else None,
+        gpu_memory=memory_within(job.limits.gpu_memory, machine.gpu_memory if machine else None),
+        cpu_memory=memory_within(job.limits.cpu_memory, machine.cpu_memory if machine else None),
+        disk=disk_within(job.limits.disk, machine.disk if machine else None, spill),
+        spill=spill,
         context=job.limits.context,
+        policy=job.policy.name,
+        recompute=job.policy.recompute,
+        recompute_form=job.policy.recompute_form,
         batch_size=job.policy.batch_size,
         batches=job.policy.batches,
         chat=job.input.chat,
@@ -56,12 +75,33 @@ def load_engine(job: Job, scan: Scan, rows: int, notify: Callable[[str], None]) 
         kernel_cache=cache_folder(os.environ) / "kernels",
         compiler=os.environ.get("CXX"),
     )
-    try:
-        return RealEngine.load(options, notify)
-    except DoesNotFitError:
-        raise
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
+
+
+def torch_device(job: Job) -> str:
+    """The name of the device that computes: an emulated one is the CPU."""
+    if not isinstance(job.hardware, Machine):
+        return job.hardware
+    return "cpu" if job.hardware.device == "emulated" else job.hardware.device
+
+
+def machine_options(machine: Machine) -> MachineOptions:
+    """The machine of the job file as the engine takes it; None stays what is to be measured."""
+    from tightrun.runtime.options import Machine as MachineOptions
+
+    return MachineOptions(
+        device=machine.device,
+        gpu_memory=machine.gpu_memory,
+        cpu_memory=machine.cpu_memory,
+        disk=machine.disk,
+        h2d=machine.h2d,
+        d2h=machine.d2h,
+        disk_read=machine.disk_read,
+        disk_write=machine.disk_write,
+        latency_s=None if machine.latency_us is None else machine.latency_us / 1e6,
+        host_bandwidth=machine.host_bandwidth,
+        device_bandwidth=machine.device_bandwidth,
+        flops=tuple(sorted(machine.flops.items())),
+    )
 
 
 def longest_prompt_bytes(job: Job, scan: Scan, rows: int) -> int | None:

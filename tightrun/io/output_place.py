@@ -67,6 +67,16 @@ class OutputPlace:
         """Folder for copies of inputs that can be read only once."""
         return self.bookkeeping / "input"
 
+    @property
+    def spill(self) -> Path:
+        """Folder for weights that cannot be read from their own files as they are."""
+        return self.bookkeeping / "spill"
+
+    @property
+    def trace(self) -> Path:
+        """What the links did in some passes of the last run."""
+        return self.bookkeeping / "trace.json.gz"
+
     def shard(self, index: int, suffix: str) -> Path:
         """The file of a shard."""
         return self.data / f"train-{index:05d}{suffix}"
