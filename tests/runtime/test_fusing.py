@@ -65,6 +65,14 @@ def test_a_llama_norm_is_fused_and_gives_the_same(kernels: CpuKernels) -> None:
 
 
 @torch.inference_mode()
+def test_a_fused_norm_takes_the_weight_it_has_when_it_is_called(kernels: CpuKernels) -> None:
+    norm = with_weight(LlamaRMSNorm(32, eps=1e-5))
+    assert fuse(norm, kernels) == 1
+    norm._parameters["weight"] = nn.Parameter(2 * torch.ones(32).bfloat16(), requires_grad=False)
+    assert torch.equal(norm(rows()), LlamaRMSNorm.forward(norm, rows()))  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
 def test_a_norm_that_adds_one_to_its_weight_is_left_alone(kernels: CpuKernels) -> None:
     assert fuse(with_weight(Gemma2RMSNorm(32)), kernels) == 0
 

@@ -7,6 +7,7 @@ where both agree on random rows with the module's own weights.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,8 +39,13 @@ def _norm(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if eps is None or weight is None or weight.dim() != 1 or len(list(module.parameters())) != 1:
         return None
-    scale = weight.data
-    return (lambda hidden_states: rms_norm(kernels, hidden_states, scale, eps)), weight.shape[0]
+    owner: Any = module
+
+    def forward(hidden_states: torch.Tensor) -> torch.Tensor:
+        # Looked up at every call: a streamed layer's weight stands in another slot each pass.
+        return rms_norm(kernels, hidden_states, owner.weight, eps)
+
+    return forward, weight.shape[0]
 
 
 def _gated(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:
