@@ -67,7 +67,7 @@ def load_model(source: ModelSource, config: PretrainedConfig, device: torch.devi
             source.path,
             config=config,
             revision=source.revision,
-            dtype=_dtype(source.dtype, config, device),
+            dtype=compute_dtype(source.dtype, config, device),
             use_safetensors=True,
             trust_remote_code=source.trust_remote_code,
             device_map={"": device} if device.type != "cpu" else None,
@@ -88,7 +88,7 @@ def load_model(source: ModelSource, config: PretrainedConfig, device: torch.devi
     return cast(nn.Module, model)
 
 
-def _dtype(asked: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
+def compute_dtype(asked: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
     """The dtype to compute in; `auto` is what the checkpoint was stored in."""
     if asked != "auto":
         return DTYPES[asked]
