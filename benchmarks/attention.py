@@ -24,7 +24,7 @@ from tightrun.runtime.attention import AttentionSpec, TorchAttention
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.kernels.cpu import CpuKernels
-from tightrun.runtime.kv_cache import LayerCache
+from tightrun.runtime.kv_layout import LayerCache
 
 PEERS = ("torch", "sdpa")
 BLOCK_TOKENS = 64

@@ -182,7 +182,7 @@ def test_the_layout_in_memory_changes_no_index(token_major: bool) -> None:
     assert cache.layers[0].keys.shape == (BLOCKS, 2, SIZE, 3)
     assert cache.layers[0].values.shape == (BLOCKS, 2, SIZE, 1)
     assert cache.layers[0].block_tokens == SIZE
-    assert cache.layers[0].keys.is_contiguous() is not token_major
+    assert cache.layers[0].keys[0].is_contiguous() is not token_major
 
 
 def test_growing_takes_only_the_blocks_that_are_missing() -> None:

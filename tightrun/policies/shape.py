@@ -50,6 +50,11 @@ class ModelShape:
         """Bytes one token's keys and values take over all layers."""
         return sum(x.key_width + x.value_width for x in self.layers) * self.element_bytes
 
+    def kv_block_bytes(self, block_tokens: int, element_bytes: int | None = None) -> int:
+        """Bytes of a block of one layer's keys and values; the widest layer's for all of them."""
+        widest = max((x.key_width + x.value_width for x in self.layers), default=0)
+        return -(-widest * (element_bytes or self.element_bytes) * block_tokens // 64) * 64
+
     @property
     def dense_flops_per_token(self) -> float:
         """FLOPs of one token through the dense parts of every layer, without the head."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from tightrun.runtime.batch import Batch
-from tightrun.runtime.kv_cache import LayerCache
+from tightrun.runtime.kv_layout import LayerCache
 
 NAME = "tightrun"
 # Seen on the way to the attention call, without meaning for what it computes.

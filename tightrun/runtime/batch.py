@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,18 +12,31 @@ from tightrun.policies.cost import PassWork
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.sequence import Sequence
 
+if TYPE_CHECKING:
+    from tightrun.runtime.batch_context import BatchContext
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next `tokens` uncomputed tokens of one sequence, as they take part in a batch."""
+    """The next `tokens` uncomputed tokens of one sequence, as they take part in a batch.
+
+    With `replay_from` they are `tokens` computed ones from there on, which are computed again
+    because only the tokens themselves were kept of them.
+    """
 
     sequence: Sequence
     tokens: int
+    replay_from: int | None = None
+
+    @property
+    def first(self) -> int:
+        """The position of its first token, which is also how many keys come before it."""
+        return self.sequence.computed if self.replay_from is None else self.replay_from
 
     @property
     def reaches_end(self) -> bool:
         """Whether the logits of its last token are wanted: it ends what is known."""
-        return self.tokens == self.sequence.uncomputed
+        return self.replay_from is None and self.tokens == self.sequence.uncomputed
 
 
 @dataclass(slots=True)
@@ -33,7 +47,11 @@ class Batch:
     the cache as block * block_tokens + offset (-1: not stored); query_start, query_len and
     context_len `[segments]` int32; block_table `[segments, blocks]` int32; logit_rows `[n]` int64.
     `padding` rows at the end belong to no sequence (see `rope_sides`). The index arrays live on
-    the host; `to_device` copies are made once by the attention that needs them.
+    the host; `on_device` copies are made once by the attention that needs them.
+
+    Slots and tables with `workspace` blocks in them point to other places for every layer and
+    buffer: `point` sets them. `context` is what of the batch lies off the device. `index` is its
+    place in the pass.
     """
 
     segments: list[Segment]
@@ -48,7 +66,9 @@ class Batch:
     logit_sequences: list[Sequence]
     padding: int = 0
     cache: KVCache | None = None
-    stage: int = -1
+    lane: int = 0
+    index: int = 0
+    context: BatchContext | None = None
     hidden: torch.Tensor | None = None
     layer_calls: list[tuple[tuple[object, ...], dict[str, object]]] = field(default_factory=list)
     on_device: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -56,6 +76,36 @@ class Batch:
     @property
     def tokens(self) -> int:
         return self.input_ids.shape[1]
+
+    def point(self, layer: int, buffer: int) -> None:
+        """Let slots and tables mean this layer's blocks and, off the device, that buffer's."""
+        if self.context is None:
+            return
+        assert self.cache is not None
+        shift, size = self.cache.shift(layer, buffer), self.cache.block_tokens
+        for name in ("slots", "block_table"):
+            raw, moving = self._numbers(name)
+            step = shift * size if name == "slots" else shift
+            pointed = (raw + moving * step).to(raw.dtype)
+            if self.input_ids.device.type == "cpu":
+                setattr(self, name, pointed)
+                self.on_device.pop(name, None)
+            else:
+                self.on_device[name] = pointed
+        self.on_device.pop("pages", None)
+
+    def _numbers(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots or table as packed, and which of them are in the workspace; on the device."""
+        assert self.cache is not None
+        key = f"packed {name}"
+        if key not in self.on_device:
+            raw = getattr(self, name).to(self.input_ids.device, non_blocking=True)
+            if raw.device.type != "cpu":
+                raw = raw.long()
+            border = self.cache.resident * (self.cache.block_tokens if name == "slots" else 1)
+            self.on_device[key] = raw
+            self.on_device[f"moving {name}"] = (raw >= border).to(raw.dtype)
+        return self.on_device[key], self.on_device[f"moving {name}"]
 
     def work(self) -> PassWork:
         """Counts of what this batch computes, for the cost model."""
@@ -85,7 +135,7 @@ def pack(
     lengths = np.array([s.tokens for s in segments], dtype=np.int32)
     starts = np.zeros(len(segments), dtype=np.int32)
     np.cumsum(lengths[:-1], out=starts[1:])
-    context = np.array([s.sequence.computed for s in segments], dtype=np.int32)
+    context = np.array([s.first for s in segments], dtype=np.int32)
     total = int(lengths.sum())
 
     owner = np.repeat(np.arange(len(segments)), lengths)
@@ -95,7 +145,7 @@ def pack(
     blocks = cache.tables[places[owner], positions // size].astype(np.int64)
     slots = blocks * size + positions % size
     ids = np.concatenate(
-        [s.sequence.tokens[s.sequence.computed : s.sequence.computed + s.tokens] for s in segments]
+        [s.sequence.tokens[s.first : s.first + s.tokens] for s in segments]
     ).astype(np.int64)
     if pad_position is not None:
         ids = np.append(ids, ids[-1])
@@ -118,4 +168,5 @@ def pack(
         logit_sequences=[segments[i].sequence for i in ends],
         padding=0 if pad_position is None else 1,
         cache=cache,
+        lane=segments[0].sequence.lane,
     )

@@ -7,7 +7,7 @@ import torch
 from tightrun.runtime.attention import AttentionSpec
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.kernels.cpu import CpuKernels
-from tightrun.runtime.kv_cache import LayerCache
+from tightrun.runtime.kv_layout import LayerCache
 
 
 class CpuAttention:

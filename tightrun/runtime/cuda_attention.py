@@ -16,7 +16,8 @@ from tightrun.core import Request
 from tightrun.policies.shape import LayerShape, ModelShape
 from tightrun.runtime.attention import AttentionSpec, TorchAttention
 from tightrun.runtime.batch import Batch, Segment, pack
-from tightrun.runtime.kv_cache import KVCache, LayerCache
+from tightrun.runtime.kv_cache import KVCache
+from tightrun.runtime.kv_layout import LayerCache
 from tightrun.runtime.sequence import Sequence
 
 TOLERANCE = 0.02

@@ -63,7 +63,7 @@ class SharedPrefix:
         if sequence is not self._source or sequence.computed < length:
             return
         self._source = None
-        if self._cache.free_places < 1 or self._cache.pool.free < 1:
+        if sequence.offloaded or self._cache.free_places < 1 or self._cache.pool.free < 1:
             return
         self._cache.open(self.holder)
         self._cache.adopt(self.holder, sequence, length)

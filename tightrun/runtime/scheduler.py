@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from tightrun.policies.admission import OutputLengths, may_start
 from tightrun.policies.plan import Plan
@@ -10,6 +11,39 @@ from tightrun.runtime.batch import Segment
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sequence may start, and whose first `shared` tokens it begins with."""
+
+    lane: int
+    offloaded: bool
+    donor: Sequence
+    shared: int
+
+
+class _Rooms:
+    """What the running sequences have and may still take: of the device, and of each lane."""
+
+    def __init__(self, lanes: int) -> None:
+        self.promised = 0
+        self.resident = 0
+        self.sequences = [0] * lanes
+        self.offloaded = [0] * lanes
+        self.blocks = [0] * lanes
+        self.promised_off = [0] * lanes
+
+    def enter(self, sequence: Sequence, promised: int) -> None:
+        lane = sequence.lane
+        self.sequences[lane] += 1
+        if sequence.offloaded:
+            self.offloaded[lane] += 1
+            self.blocks[lane] += len(sequence.blocks) + promised
+            self.promised_off[lane] += promised
+        else:
+            self.resident += 1
+            self.promised += promised
 
 
 class Scheduler:
@@ -38,14 +72,18 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def next_block(self) -> list[list[Segment]]:
-        """The segments of the next pass, one list per batch. Empty only when there is no work."""
+        """The segments of the next pass, one list per batch. Empty only when there is no work.
+
+        A batch is a lane of the plan: its sequences stay together until they finish.
+        """
         self._make_room_for_decoding()
         self._start()
-        segments = self._choose()
-        sides: dict[int, list[Segment]] = {}
-        for segment in segments:
-            sides.setdefault(segment.sequence.rope_side, []).append(segment)
-        return [sides[side] for side in sorted(sides)]
+        batches: dict[tuple[int, int], list[Segment]] = {}
+        for lane in range(self.plan.batches):
+            for segment in self._choose(lane):
+                key = (lane, segment.sequence.rope_side)
+                batches.setdefault(key, []).append(segment)
+        return [batches[key] for key in sorted(batches)]
 
     def advance(self, block: list[list[Segment]]) -> None:
         """The pass is over: its tokens are computed. Call before tokens are appended."""
@@ -91,11 +129,19 @@ class Scheduler:
             if sequence.place < 0:
                 continue
             while not self.cache.can_grow(sequence, len(sequence.tokens)):
-                self._preempt(self.running[-1])
+                self._preempt(self._latest(sequence))
                 if sequence.place < 0:
                     break
             else:
                 self.cache.grow(sequence, len(sequence.tokens))
+
+    def _latest(self, sequence: Sequence) -> Sequence:
+        """Who started last of those that hold the same kind of memory."""
+        return next(
+            s
+            for s in reversed(self.running)
+            if s.offloaded == sequence.offloaded and (not s.offloaded or s.lane == sequence.lane)
+        )
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -104,24 +150,24 @@ class Scheduler:
         self.preemptions += 1
 
     def _start(self) -> None:
-        """Start waiting sequences in order while there are places and blocks for them."""
-        promised = sum(self._promised(s) for s in self.running)
-        while self.waiting and len(self.running) < self.plan.batch_size:
+        """Start waiting sequences in order while there are places and memory for them."""
+        rooms = self._rooms()
+        while self.waiting and len(self.running) < self.plan.sequences:
             if self.running and self.prefix.pending:
                 return  # everyone else begins with what the first one computes now
             sequence = self.waiting[0]
-            donor, shared = self._donor(sequence)
-            held = shared // self.cache.block_tokens
-            wanted = self.cache.blocks_for(min(self._expected(sequence), sequence.most_tokens))
-            free = self.cache.pool.free
-            if not may_start(free, promised, wanted - held, len(self.running)):
+            place = self._place(sequence, rooms)
+            if place is None:
                 return
-            if not self.running and self.cache.blocks_for(len(sequence.tokens)) - held > free:
-                # Only the shared prefix can hold blocks while nothing runs.
-                self.prefix.drop()
-                shared = 0
+            donor, shared = place.donor, place.shared
+            if not self.running and not place.offloaded:
+                held = shared // self.cache.block_tokens
+                if self.cache.blocks_for(len(sequence.tokens)) - held > self.cache.pool.free:
+                    # Only the shared prefix can hold blocks while nothing runs.
+                    self.prefix.drop()
+                    shared = 0
             self.waiting.popleft()
-            self.cache.open(sequence)
+            self.cache.open(sequence, lane=place.lane, offloaded=place.offloaded)
             sequence.donor = None
             if shared:
                 self.cache.adopt(sequence, donor, shared)
@@ -130,12 +176,57 @@ class Scheduler:
                 self.shared_tokens += sequence.computed
             self.cache.grow(sequence, len(sequence.tokens))
             self.running.append(sequence)
-            promised += self._promised(sequence)
+            rooms.enter(sequence, self._promised(sequence))
+
+    def _rooms(self) -> _Rooms:
+        rooms = _Rooms(self.plan.batches)
+        for sequence in self.running:
+            rooms.enter(sequence, self._promised(sequence))
+        return rooms
+
+    def _place(self, sequence: Sequence, rooms: _Rooms) -> _Place | None:
+        """Where the sequence may start now: on the device before off it; None if nowhere."""
+        donor, shared = self._donor(sequence)
+        wanted = self.cache.blocks_for(min(self._expected(sequence), sequence.most_tokens))
+        now = self.cache.blocks_for(len(sequence.tokens))
+        open_lanes = [
+            x for x in range(self.plan.batches) if rooms.sequences[x] < self.plan.batch_size
+        ]
+        if not open_lanes:
+            return None
+        held = shared // self.cache.block_tokens
+        if self.cache.resident and may_start(
+            self.cache.pool.free, rooms.promised, wanted - held, rooms.resident
+        ):
+            fits = now - held <= self.cache.pool.free or not self.running
+            if fits and not self._never_fits(sequence):
+                lane = min(open_lanes, key=lambda x: (rooms.sequences[x], x))
+                return _Place(lane, False, donor, shared)
+        if not self.cache.rooms.workspace:
+            return None
+        if donor.offloaded:
+            shared = 0
+        lane = min(open_lanes, key=lambda x: (rooms.blocks[x], rooms.sequences[x], x))
+        held = shared // self.cache.block_tokens
+        pool = self.cache.lanes[lane]
+        # A lane whose sequences are held in a recompute form has host memory for further ones.
+        free = min(pool.free, pool.free_stored)
+        if now - held > free:
+            return None
+        if not may_start(free, rooms.promised_off[lane], wanted - held, rooms.offloaded[lane]):
+            return None
+        return _Place(lane, True, donor, shared)
+
+    def _never_fits(self, sequence: Sequence) -> bool:
+        """Whether the device's blocks could not hold the sequence, but a workspace could."""
+        blocks = self.cache.blocks_for(sequence.most_tokens)
+        return blocks > self.cache.resident and self.cache.rooms.workspace > 0
 
     def _donor(self, sequence: Sequence) -> tuple[Sequence, int]:
         """Who has computed the most of how it begins, and how many tokens it may take over."""
         donor, most = sequence.donor, len(sequence.tokens) - 1
-        if donor is not None and donor.place >= 0 and donor.rope_side == sequence.rope_side:
+        resident = donor is not None and donor.place >= 0 and not donor.offloaded
+        if donor is not None and resident and donor.rope_side == sequence.rope_side:
             return donor, min(sequence.prompt_tokens, donor.computed, most)
         return self.prefix.holder, min(self.prefix.common(sequence), most)
 
@@ -148,12 +239,13 @@ class Scheduler:
         wanted = min(self._expected(sequence), sequence.most_tokens)
         return max(0, self.cache.blocks_for(wanted) - len(sequence.blocks))
 
-    def _choose(self) -> list[Segment]:
-        """Every decoding sequence's token, then prefill chunks up to the budget."""
-        decoding = [Segment(s, 1) for s in self.running if s.uncomputed == 1]
+    def _choose(self, lane: int) -> list[Segment]:
+        """Every decoding sequence's token, then prefill chunks up to the budget of a batch."""
+        mine = [s for s in self.running if s.lane == lane]
+        decoding = [Segment(s, 1) for s in mine if s.uncomputed == 1]
         left = max(1, self.plan.prefill_tokens - len(decoding))
         prefill = []
-        for sequence in self.running:
+        for sequence in mine:
             if sequence.uncomputed > 1 and left > 0:
                 prefill.append(Segment(sequence, min(left, sequence.uncomputed)))
                 left -= prefill[-1].tokens

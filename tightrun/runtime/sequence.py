@@ -8,6 +8,25 @@ from dataclasses import dataclass, field
 from tightrun.core import Request, RowError, SamplingParams, TokenLogprob
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """In which form the context of a sequence off the device is held, by position of its blocks.
+
+    Blocks before `states_from` are held as tokens only, those before `stored_from` as activations
+    (the states its attention receives), the others as keys and values in host memory. Blocks that
+    are shared with a resident sequence come before all of these and are no one's to choose.
+    """
+
+    states_from: int = 0
+    stored_from: int = 0
+
+    def is_states(self, position: int) -> bool:
+        return self.states_from <= position < self.stored_from
+
+    def is_stored(self, position: int) -> bool:
+        return position >= self.stored_from
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """One sample of one request.
@@ -15,7 +34,9 @@ class Sequence:
     `tokens` are prompt and output together; the keys and values of the first `computed` of them
     are in the cache. `room` is the most output tokens it may write. `place` is its row in the
     block tables while it runs. `rope_side` tells which rotary table it uses where a model has
-    two (see `rope_sides`).
+    two (see `rope_sides`). `lane` is the batch it belongs to. Of an `offloaded` sequence the first
+    `shared` blocks are resident, the others are in the forms that `kept` says; `states` are the
+    blocks of its stored activations by position.
     """
 
     request: Request
@@ -27,6 +48,11 @@ class Sequence:
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     place: int = -1
+    lane: int = 0
+    offloaded: bool = False
+    shared: int = 0
+    kept: Kept = Kept()
+    states: dict[int, int] = field(default_factory=dict)
     finish_reason: str | None = None
     stop_reason: str | None = None
     text: str | None = None
