@@ -125,10 +125,12 @@ class CutModel:
             tell_attention_modules(layer, call)
         setattr(self._parent, self._name, nn.ModuleList(self._taps))
 
-    def answer_attention(self, handler: AttentionHandler) -> None:
-        """Let `handler` answer the attention calls of every layer from now on."""
+    def answer_attention(self, handler: AttentionHandler) -> AttentionHandler:
+        """Let `handler` answer the attention calls of every layer; returns who did until now."""
+        before = self._calls[0].handler
         for call in self._calls:
             call.handler = handler
+        return before
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Every parameter once: those around the layers, then the layers'."""
