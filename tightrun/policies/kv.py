@@ -5,62 +5,25 @@ The rule is TightLLM's: of all integers, the one for which compute and link in e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from tightrun.policies.corrections import Corrections
 from tightrun.policies.cost import PassBound
+from tightrun.policies.forms import Form, recipe_of
 from tightrun.policies.hardware import Rates
+from tightrun.policies.loads import BatchLoad, PassLoad, PassMeasured
+from tightrun.policies.pass_times import PassTimes
 from tightrun.policies.shape import ModelShape
+from tightrun.policies.splits import Split, Splits
 
-Form = Literal["tokens", "activations", "none"]
+__all__ = ["BatchLoad", "Decision", "Distributor", "Form", "PassLoad", "PassMeasured"]
 
-
-@dataclass(frozen=True, slots=True)
-class BatchLoad:
-    """What one batch of the coming pass computes, and the context it has off the device.
-
-    `rows` and `attended` (keys seen, summed over the rows) leave replayed tokens out.
-    `offloaded_tokens` are context tokens that are not resident on the device, in the form of
-    host KV or in the recompute form; `recomputed_tokens` of them are in the recompute form now.
-    `written_tokens` are those of `rows` that join them. Under sliding windows, tokens count by the
-    share of the layers' bytes that is kept of them.
-    """
-
-    rows: int
-    logit_rows: int
-    attended: int
-    offloaded_tokens: int = 0
-    recomputed_tokens: int = 0
-    written_tokens: int = 0
-    offloaded_sequences: int = 1
-    context_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PassLoad:
-    """The coming pass: its batches, and the bytes of weights that cross the links beside them."""
-
-    batches: tuple[BatchLoad, ...]
-    weight_bytes_in: int = 0
-    weight_bytes_disk: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PassMeasured:
-    """What a pass took: seconds each lane was busy (waiting left out) and bytes it moved.
-
-    `recomputed` is what was really recomputed per batch, None where it is what was decided.
-    """
-
-    elapsed_s: float
-    compute_s: float
-    link_in_s: float = 0.0
-    link_in_bytes: int = 0
-    link_out_s: float = 0.0
-    link_out_bytes: int = 0
-    disk_s: float = 0.0
-    disk_bytes: int = 0
-    recomputed: tuple[int, ...] | None = None
+# A change must gain this share of a pass: what is dropped has to be written to be had again.
+LEAST_CHANGE = 0.01
+# Passes in a row that must call for less before any is written: a prefill among decode passes, or
+# a noisy one, does not.
+PATIENCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +32,16 @@ class Decision:
 
     Where a batch's figure is below what it has in the recompute form now, the pass recomputes
     what it has and writes the difference out as KV, so that the next pass has that much less.
-    `ratio` is the share new tokens of the pass should be given to the recompute form.
-    `predicted` are seconds per resource; `elapsed_s` the pass, with what is known not to overlap.
+    Stored KV never becomes activations again: in that form no figure is above what there is, and
+    new tokens alone bring a batch to what is `wanted` of it. `ratio` is the share of the pass's
+    new tokens to be given to the recompute form. `predicted` are seconds per resource as the
+    passes so far have corrected them; `elapsed_s` the pass, with what is known not to overlap.
     """
 
     ratio: float
     form: Form
     recomputed: tuple[int, ...]
+    wanted: tuple[int, ...]
     predicted: PassBound
     elapsed_s: float
 
@@ -84,7 +50,7 @@ class Distributor:
     """Decides before each pass, and learns from each how fast the machine really is.
 
     `activation_bytes` and `projection_flops_per_token` are of one token over all layers.
-    `most_rows` is the width of a batch's workspace, which its replayed tokens share (0: no end).
+    `most_rows` is the width of a batch's workspace, which replayed tokens share (0: no end).
     """
 
     def __init__(
@@ -99,16 +65,122 @@ class Distributor:
         projection_flops_per_token: float = 0.0,
         most_rows: int = 0,
     ) -> None:
-        raise NotImplementedError
+        assert form != "activations" or activation_bytes > 0
+        assert forced is None or 0 <= forced <= 1
+        recipe = replace(
+            recipe_of(shape, projects=False),
+            activation_bytes=activation_bytes,
+            projection_flops=projection_flops_per_token,
+        )
+        self.form: Form = "none" if forced == 0 else form
+        self.forced = forced
+        self.times = PassTimes(shape, rates, self.form, recipe)
+        self.corrections = Corrections()
+        self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
+        self._ratio = 0.0
+        self._calls_for_less = 0
+        self._last: tuple[PassLoad, Split] | None = None
 
     def decide(self, load: PassLoad) -> Decision:
         """The best split of the coming pass, or the present one where little is to be gained."""
-        raise NotImplementedError
+        wanted = self._wanted(load)
+        recomputed = self._feasible(load, wanted)
+        if _prefills(load):
+            self._ratio = self.foresee(_as_decoded(load))
+        elif load.offloaded_tokens:
+            self._ratio = sum(wanted) / load.offloaded_tokens
+        if self.forced is not None and self.form != "none":
+            self._ratio = self.forced
+        self._last = load, recomputed
+        predicted = self.corrections.applied(self.times.of_pass(load, recomputed, self._ratio))
+        elapsed_s = predicted.bound_s * self.corrections.elapsed.factor
+        return Decision(self._ratio, self.form, recomputed, wanted, predicted, elapsed_s)
 
     def foresee(self, load: PassLoad) -> float:
         """The ratio that would be best if every pass had this load; changes nothing."""
-        raise NotImplementedError
+        if self.form == "none" or not load.offloaded_tokens:
+            return 0.0
+        if self.forced is not None:
+            return self.forced
+        return sum(self._best(load)) / load.offloaded_tokens
 
     def learn(self, measured: PassMeasured) -> None:
         """Take in what the pass decided last has really taken."""
-        raise NotImplementedError
+        assert self._last is not None, "a pass is learnt from after it was decided"
+        load, decided = self._last
+        recomputed = decided if measured.recomputed is None else measured.recomputed
+        predicted = self.times.of_pass(load, recomputed, self._ratio)
+        self.corrections.learn(predicted, self.times.rates, measured)
+
+    def _wanted(self, load: PassLoad) -> Split:
+        """Where every batch should be: the forced ratio, the best, or where it is already."""
+        if self.form == "none":
+            return (0,) * len(load.batches)
+        if self.forced is not None:
+            return self._splits.at_ratio(load, self.forced)
+        best = self._splits.towards(load, self._best(load), load.offloaded_tokens)
+        now_s, best_s = self._steady_s(load, load.present), self._steady_s(load, best)
+        if now_s - best_s <= LEAST_CHANGE * now_s:
+            best = load.present
+        less = sum(best) < sum(load.present)
+        self._calls_for_less = self._calls_for_less + 1 if less else 0
+        return load.present if less and self._calls_for_less < PATIENCE else best
+
+    def _feasible(self, load: PassLoad, wanted: Split) -> Split:
+        """What this pass can leave recomputed on the way to what is wanted."""
+        present = load.present
+        if self.form == "activations":
+            # Sequences keep whole blocks each, so a forced ratio is kept by what new tokens become.
+            wanted = present if self.forced is not None else tuple(map(min, wanted, present))
+        if self.forced is not None or sum(wanted) >= sum(present):
+            return wanted
+        rate = self.times.rates.d2h_bytes_per_s / self.corrections.link_out.factor
+        if rate <= 0:
+            return wanted
+        # Going back means to write out: only so much that the pass is not the longer for it.
+        written_s = self.times.link_out_s(load, self._ratio) * self.corrections.link_out.factor
+        room_s = self._steady_s(load, present) - written_s
+        tokens = max(self._splits.block_tokens, room_s * rate / self.times.kv_bytes)
+        return self._splits.towards(load, wanted, tokens)
+
+    def _best(self, load: PassLoad) -> Split:
+        """The split for which compute and the links end together, with the least recomputed."""
+        return self._splits.meeting(load, self._compute_s(load), self._links_s(load))
+
+    def _steady_s(self, load: PassLoad, split: Split) -> float:
+        """Seconds of a pass that stays with the split: nothing is written out to get there."""
+        return max(self._compute_s(load)(split), self._links_s(load)(split))
+
+    def _compute_s(self, load: PassLoad) -> Callable[[Split], float]:
+        """Seconds of compute by the split."""
+        factor, compute_s = self.corrections.compute.factor, self.times.compute_s(load)
+        return lambda split: factor * compute_s(split)
+
+    def _links_s(self, load: PassLoad) -> Callable[[Split], float]:
+        """Seconds of the busiest link by the split."""
+        times, factors = self.times, self.corrections
+        offloaded = max(1, load.offloaded_tokens)
+        disk_s = times.disk_s(load) * factors.disk.factor
+        return lambda split: max(
+            times.link_in_s(load, split) * factors.link_in.factor,
+            times.link_out_s(load, sum(split) / offloaded) * factors.link_out.factor,
+            disk_s,
+        )
+
+
+def _prefills(load: PassLoad) -> bool:
+    """Whether prefill makes the pass another one than those that follow it."""
+    rows = sum(b.rows for b in load.batches)
+    return rows > 2 * sum(max(b.logit_rows, b.offloaded_sequences) for b in load.batches)
+
+
+def _as_decoded(load: PassLoad) -> PassLoad:
+    """The decode pass that follows if all a prefill writes is off the device afterwards."""
+    batches = []
+    for b in load.batches:
+        tokens = b.offloaded_tokens + b.written_tokens
+        rows = min(b.rows, max(b.logit_rows, b.offloaded_sequences))
+        batches.append(
+            BatchLoad(rows, rows, tokens, tokens, 0, rows, b.offloaded_sequences, tokens)
+        )
+    return replace(load, batches=tuple(batches))
