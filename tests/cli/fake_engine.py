@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 from tightrun.cli.engine_seam import EngineFactory
-from tightrun.core import Completion, Request, RowError, Sample, StepRecord
+from tightrun.core import Completion, Request, RowError, Sample, StepRecord, TraceSpan
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 
@@ -26,11 +27,17 @@ def echo(request: Request) -> str:
 class FakeEngine:
     """Finishes each request in a thread of its own, one word a token; a step every 10 rows.
 
-    `before` is called in that thread before a row is finished, and may block or raise.
+    `before` is called in that thread before a row is finished, and may block or raise. `tell` says
+    what is told of the pass of an iteration, `figures` are put over those of the summary.
     """
 
     rule: Rule = echo
     before: Callable[[Request], None] = lambda _request: None
+    tell: Callable[[int], tuple[StepRecord, list[TraceSpan]]] = lambda iteration: (
+        step(iteration),
+        [],
+    )
+    figures: dict[str, Any] = field(default_factory=dict)
     closed: bool = False
     seen: list[Request] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -42,6 +49,7 @@ class FakeEngine:
         finish: Callable[[Completion], None],
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
+        on_trace: Callable[[list[TraceSpan]], None] | None = None,
     ) -> None:
         errors: list[BaseException] = []
 
@@ -54,7 +62,10 @@ class FakeEngine:
                     self.seen.append(request)
                     finish(self._answer(request))
                     if len(self.seen) % 10 == 1:
-                        on_step(step(len(self.seen)))
+                        record, spans = self.tell(len(self.seen) // 10)
+                        on_step(record)
+                        if on_trace is not None:
+                            on_trace(spans)
             except BaseException as error:
                 errors.append(error)
 
@@ -90,13 +101,21 @@ class FakeEngine:
         )
 
     def summary(self) -> SimpleNamespace:
-        return SimpleNamespace(
-            flops_per_s=1.5e12,
-            bound_share=0.7,
-            binding="compute",
-            peak_gpu_bytes=0,
-            peak_cpu_bytes=2**29,
-        )
+        figures: dict[str, Any] = {
+            "flops_per_s": 1.5e12,
+            "bound_share": 0.7,
+            "binding": "compute",
+            "peak_gpu_bytes": 0,
+            "peak_cpu_bytes": 2**29,
+            "h2d_bytes_per_s": 0.0,
+            "d2h_bytes_per_s": 0.0,
+            "disk_bytes_per_s": 0.0,
+            "idle_s": 0.0,
+            "recompute_ratio": 0.0,
+            "recompute_form": "",
+            "notes": (),
+        }
+        return SimpleNamespace(**(figures | self.figures))
 
     def describe(self) -> list[str]:
         return ["Fake, 0 parameters", "1 sequence at a time"]
