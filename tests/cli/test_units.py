@@ -49,6 +49,20 @@ def test_flops_have_a_decimal_prefix(flops: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bandwidth", "text"),
+    [
+        (25.13e9, "25.1 GB/s"),
+        (4.8e8, "0.48 GB/s"),
+        (6.4e6, "6.40 MB/s"),
+        (3.2e3, "3.20 kB/s"),
+        (12, "12 B/s"),
+    ],
+)
+def test_bandwidths_have_decimal_units(bandwidth: float, text: str) -> None:
+    assert units.bandwidth(bandwidth) == text
+
+
+@pytest.mark.parametrize(
     ("share", "text"), [(0, "0 %"), (1, "100 %"), (0.996, "99.6 %"), (0.9999, "99.9 %")]
 )
 def test_only_the_whole_is_called_100_percent(share: float, text: str) -> None:

@@ -37,7 +37,8 @@ def latest_summary(place: OutputPlace) -> Summary:
 
     A run that was killed after its last row and before its report has the manifest's counts.
 
-    What no table has (budgets, accuracy, examples of errors) is taken from the summary event.
+    What no table has (budgets, accuracy, recompute, notes, examples of errors) is taken from the
+    summary event.
     """
     place, manifest = read_place(place.target)
     runs = read_runs(place.target)
@@ -70,6 +71,13 @@ def latest_summary(place: OutputPlace) -> Summary:
         gpu_budget=event.get("gpu_budget", 0),
         peak_cpu_bytes=record.peak_cpu_bytes,
         cpu_budget=event.get("cpu_budget", 0),
+        h2d_bytes_per_s=record.h2d_bytes_per_s,
+        d2h_bytes_per_s=record.d2h_bytes_per_s,
+        disk_bytes_per_s=record.disk_bytes_per_s,
+        idle_s=record.idle_s,
+        recompute_ratio=event.get("recompute_ratio", 0.0),
+        recompute_form=event.get("recompute_form", ""),
+        notes=tuple(event.get("notes", ())),
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
     )
 

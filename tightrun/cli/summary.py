@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ class Summary:
     """One run of a job. Tokens are those of finished rows; `seconds` is the time of generation,
     `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes.
 
-    `errors` counts failed rows by code, and `examples` has one row of each.
+    `errors` counts failed rows by code, and `examples` has one row of each. The rates of the links
+    are means over the passes, `recompute_ratio` is the recomputed share of the context that was
+    off the device, and `notes` are what to know of how it ran.
     """
 
     exit_code: int
@@ -50,6 +52,13 @@ class Summary:
     gpu_budget: int = 0
     peak_cpu_bytes: int = 0
     cpu_budget: int = 0
+    h2d_bytes_per_s: float = 0.0
+    d2h_bytes_per_s: float = 0.0
+    disk_bytes_per_s: float = 0.0
+    idle_s: float = 0.0
+    recompute_ratio: float = 0.0
+    recompute_form: str = ""
+    notes: Sequence[str] = ()
     accuracy: Accuracy | None = None
 
     @property
@@ -79,7 +88,14 @@ class Summary:
 def closing_lines(summary: Summary) -> list[tuple[str, str]]:
     """The closing summary as (label, text); what was not measured has no line."""
     rows = [("rows", _rows(summary)), *(("", line) for line in error_lines(summary))]
-    work = [("tokens", _tokens(summary)), ("speed", _speed(summary)), ("bound", _bound(summary))]
+    work = [
+        ("tokens", _tokens(summary)),
+        ("speed", _speed(summary)),
+        ("links", _links(summary)),
+        ("context", _context(summary)),
+        ("bound", _bound(summary)),
+        *(("note", note) for note in summary.notes),
+    ]
     lines = [
         *rows,
         *(work if summary.done else []),
@@ -157,6 +173,28 @@ def _bound(summary: Summary) -> str:
     if not summary.bound_share:
         return ""
     return f"{units.percent(summary.bound_share)} of the bound ({summary.binding})"
+
+
+def _links(summary: Summary) -> str:
+    """How fast the links were over the whole run, and how long the device waited for them."""
+    rates = {
+        "to the device": summary.h2d_bytes_per_s,
+        "from the device": summary.d2h_bytes_per_s,
+        "from disk": summary.disk_bytes_per_s,
+    }
+    parts = [f"{units.bandwidth(rate)} {way}" for way, rate in rates.items() if rate]
+    if parts and summary.seconds:
+        share = units.percent(summary.idle_s / summary.seconds)
+        parts.append(f"device idle {units.duration(summary.idle_s)} ({share})")
+    return ", ".join(parts)
+
+
+def _context(summary: Summary) -> str:
+    if not summary.recompute_ratio:
+        return ""
+    share = units.percent(summary.recompute_ratio)
+    form = f" from {summary.recompute_form}" if summary.recompute_form else ""
+    return f"{share} of what lay off the device was recomputed{form}"
 
 
 def _accuracy(summary: Summary) -> str:

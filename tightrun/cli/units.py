@@ -44,6 +44,15 @@ def rate(tokens_per_s: float) -> str:
     return f"{number} tok/s"
 
 
+def bandwidth(bytes_per_s: float) -> str:
+    """Bytes per second in decimal units, as links are sold: 0.48 GB/s, 25.1 GB/s, 3.20 MB/s."""
+    for scale, unit in ((1e8, "GB/s"), (1e5, "MB/s"), (1e2, "kB/s")):
+        if bytes_per_s >= scale:
+            value = bytes_per_s / (10 * scale)
+            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
+    return f"{bytes_per_s:.0f} B/s"
+
+
 def flops(flops_per_s: float) -> str:
     """Floating point operations per second: 0.35 TFLOP/s, 18 GFLOP/s."""
     for scale, prefix in _DECIMAL:
