@@ -154,7 +154,7 @@ def _made(folder: Path, sizes: dict[str, Any]) -> bool:
 
 def _write(job: PreparedJob, prompts: list[list[int]], seed: int) -> None:
     job.model.mkdir(parents=True)
-    _write_tokenizer(job.model, job.size.model.vocab)
+    write_tokenizer(job.model, job.size.model.vocab)
     _write_model(job.model, job.size, seed)
     job.prompt_ids.write_text(json.dumps(prompts))
     with job.prompt_lines.open("w") as lines:
@@ -163,7 +163,7 @@ def _write(job: PreparedJob, prompts: list[list[int]], seed: int) -> None:
             lines.write(json.dumps(row) + "\n")
 
 
-def _write_tokenizer(folder: Path, vocab: int) -> None:
+def write_tokenizer(folder: Path, vocab: int) -> None:
     """A word is a token: `w17` is 17. Special tokens come last and have names no word contains,
     or they would split words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
