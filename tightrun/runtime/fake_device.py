@@ -175,10 +175,14 @@ class FakeDevice:
         """Nothing to end."""
 
     def _put(self, item: Item) -> Item:
+        # What is computed ahead comes after the last one by name too, so that its error is passed
+        # on, as a GPU's is; where the caller waits, the error is raised at once and over with.
         item.after = self._gates if self._last is None else (*self._gates, self._last)
-        self._gates, self._last = (), item  # after the last one, so that its error is passed on
+        self._gates = ()
         self._computing.put(item)
-        if not self._runs_ahead:
+        if self._runs_ahead:
+            self._last = item
+        else:
             self.settle(item)
         return item
 

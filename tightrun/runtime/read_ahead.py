@@ -23,6 +23,7 @@ class Staged:
     buffer: torch.Tensor
     reads: list[tuple[int, int, Transfer]] = field(default_factory=list)
     sent: list[tuple[int, int, Transfer]] = field(default_factory=list)
+    before: list[tuple[int, int, Transfer]] = field(default_factory=list)
 
     def reads_of(self, begin: int, end: int) -> list[Happening]:
         """What must have happened, and well, before bytes [begin, end) may be taken on."""
@@ -66,16 +67,18 @@ class ReadAhead:
 
     def give_back(self, staged: Staged) -> None:
         """No more will be taken from the staging slot than what is sent already."""
-        sent = staged.sent
+        sent, size = staged.sent, staged.slab.nbytes
         unsent = [read for read in staged.reads if not sent or read[1] > sent[-1][1]]
-        self._free.append((staged.slot, sent + unsent))
+        # A larger slab that was here before may still be on its way out beyond the end of this one.
+        beyond = [way for way in staged.before if way[1] > size and not way[2].done]
+        self._free.append((staged.slot, beyond + sent + unsent))
 
     def _read(self) -> None:
         """Read the next slab of the ring into the staging slot that has been free longest."""
         slot, touching = self._free.popleft()
         slab = self._slabs[self._next]
         self._next = (self._next + 1) % len(self._slabs)
-        staged = Staged(slab, slot, self._slots[slot])
+        staged = Staged(slab, slot, self._slots[slot], before=touching)
         step = -(-slab.nbytes // (READS_PER_SLAB * slab.grain)) * slab.grain
         for begin in range(0, slab.nbytes, step):
             end = min(slab.nbytes, begin + step)
