@@ -51,7 +51,7 @@ def test_disk_is_the_less_of_limit_and_capacity(
     assert disk_within(limit, capacity, tmp_path) == allowed
 
 
-def test_a_share_of_the_disk_is_one_of_what_is_free_where_the_output_goes(
+def test_a_share_of_the_disk_is_one_of_what_is_free_where_the_weights_would_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
@@ -61,5 +61,5 @@ def test_a_share_of_the_disk_is_one_of_what_is_free_where_the_output_goes(
         return SimpleNamespace(total=10 * GIB, used=6 * GIB, free=4 * GIB)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    assert disk_within(HALF, None, tmp_path / "out" / "_tightrun" / "spill") == 2 * GIB
+    assert disk_within(HALF, None, tmp_path / "cache" / "slabs") == 2 * GIB
     assert asked == [tmp_path]

@@ -105,10 +105,11 @@ def test_a_policy_that_is_not_set_is_adaptive_and_decides_itself(tmp_path: Path)
     assert (options.policy, options.recompute, options.recompute_form) == ("adaptive", None, "auto")
 
 
-def test_what_is_spilled_lies_beside_the_output(tmp_path: Path) -> None:
-    assert options_of(tmp_path).spill == tmp_path / "out" / "_tightrun" / "spill"
-
-
-def test_asking_for_options_makes_no_folder(tmp_path: Path) -> None:
-    options_of(tmp_path)
-    assert not (tmp_path / "out").exists()
+def test_what_is_built_or_converted_once_is_kept_for_later_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = options_of(tmp_path)
+    assert options.kernel_cache == tmp_path / "cache" / "tightrun" / "kernels"
+    assert options.spill == tmp_path / "cache" / "tightrun" / "slabs"
+    assert not (tmp_path / "cache").exists()

@@ -12,7 +12,6 @@ from tightrun.cli.capacities import disk_within, memory_within
 from tightrun.cli.engine_seam import Engine, RefusedError
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job, Machine
-from tightrun.io.output_place import OutputPlace
 from tightrun.policies.plan import DoesNotFitError
 
 if TYPE_CHECKING:
@@ -46,7 +45,8 @@ def engine_options(job: Job, scan: Scan, rows: int) -> EngineOptions:
     from tightrun.runtime.options import EngineOptions
 
     machine = job.hardware if isinstance(job.hardware, Machine) else None
-    spill = OutputPlace.of(job.output.path).spill
+    # Kept from job to job: what was converted once is read by every later run of the model.
+    spill = cache_folder(os.environ) / "slabs"
     return EngineOptions(
         model=job.model.path,
         revision=job.model.revision,

@@ -68,11 +68,6 @@ class OutputPlace:
         return self.bookkeeping / "input"
 
     @property
-    def spill(self) -> Path:
-        """Folder for weights that cannot be read from their own files as they are."""
-        return self.bookkeeping / "spill"
-
-    @property
     def trace(self) -> Path:
         """What the links did in some passes of the last run."""
         return self.bookkeeping / "trace.json.gz"
