@@ -38,7 +38,7 @@ class EngineOptions:
     `gpu_memory` and `cpu_memory` are a share of what may be used (float) or bytes (int); with a
     `machine` whose capacity is given, bytes within it. `disk` is bytes of disk that may hold what
     fits neither (None: as many as there are), `spill` the folder for weights that must be
-    converted before they can be read. `device` is for a machine that is not emulated, as in the job file.
+    converted before they can be read. `device` is what computes; for an emulated one the CPU.
     `recompute` is the forced share of the context off the device, None: decided every pass.
     `prompt_bytes` is the length of the longest prompt, where it is known. `kernel_cache` is the
     folder compiled kernels are kept in (None: plain torch only), `compiler` the user's $CXX.
