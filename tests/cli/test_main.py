@@ -19,6 +19,7 @@ from tightrun.cli.engine_seam import RefusedError
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.main import main
 from tightrun.core import Request, RowError
+from tightrun.io.job import Machine, load_job
 from tightrun.policies.plan import DoesNotFitError
 
 Typed = Callable[..., int]
@@ -350,8 +351,21 @@ def test_doctor_names_versions_limits_and_what_is_not_proven(
         assert word in out
 
 
+def test_doctor_says_how_a_device_is_emulated(
+    typed: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it shows can be put into a job as it stands."""
+    assert typed("doctor") == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("emulated"))
+    job = job_of(tmp_path, prompts(2)) | yaml.safe_load(line[line.index("hardware:") :])
+    machine = load_job(job).hardware
+    assert isinstance(machine, Machine)
+    assert (machine.device, machine.gpu_memory) == ("emulated", 8 * 2**30)
+
+
 def test_doctor_as_json(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("doctor", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["memory"]["bytes"] > 0
     assert found["cpu"]["processors"] >= 1
+    assert found["emulated"] is True

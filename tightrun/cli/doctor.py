@@ -17,8 +17,12 @@ from tightrun.cli.load_engine import cache_folder
 
 PACKAGES = ("tightrun", "torch", "transformers", "pyarrow", "datasets", "numpy")
 UNPROVEN = (
-    "tightrun has not yet been proven on a GPU: it is written for CUDA as well, "
-    "but only the CPU way has been tested and measured"
+    "tightrun has not yet been proven on a GPU: it is written for CUDA as well, links and memory "
+    "included, but only the CPU and the emulated device have been tested and measured"
+)
+EMULATED = (
+    "always: the CPU behind a device memory and links of given sizes, such as "
+    "hardware: {device: emulated, gpu_memory: 8GiB, h2d: 12GB/s, d2h: 12GB/s}"
 )
 
 
@@ -55,7 +59,7 @@ def versions() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """The processors, and the GPUs that torch can use or the driver can see."""
+    """The processors, the emulated device, the GPUs that torch can use or the driver can see."""
     import torch
 
     cores, name = len(os.sched_getaffinity(0)), _processor_name()
@@ -65,6 +69,7 @@ def devices() -> Iterator[Finding]:
         {"name": name, "processors": cores, "capability": features},
         f"{name}, {cores} processors may be used, {features}",
     )
+    yield Finding("emulated", True, EMULATED)
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     for number, gpu in enumerate(gpus):
         value = {"name": gpu.name, "bytes": gpu.total_memory}
