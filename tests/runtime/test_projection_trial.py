@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 from tests.parity.families import RUN
-from tests.runtime.projected import CPU, cut_tiny, projection_of
+from tests.runtime.projected import CPU, SelfContained, cut_tiny, projection_of, tokens_of
 from tests.runtime.test_inspection import change_forward
 from tightrun.runtime.model import CutModel, LayerCall
 from tightrun.runtime.projection_trial import find_projection
@@ -52,6 +54,50 @@ def test_only_what_feeds_key_and_value_counts_as_work(family: str, weights: int)
     projection = projection_of(cut_tiny(*RUN[family]))
     assert [projection.flops_per_token(i) for i in range(3)] == [2 * weights] * 3
     assert (projection.width, projection.dtype) == (HIDDEN, torch.float32)
+
+
+@torch.inference_mode()
+def test_of_a_query_that_takes_any_number_of_heads_one_is_rotated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = cut_tiny(*RUN["llama"])
+    projection = projection_of(cut)
+    rotate = modeling_llama.apply_rotary_pos_emb
+    heads = []
+
+    def note(query: torch.Tensor, key: torch.Tensor, *tables: torch.Tensor) -> Any:
+        heads.append((query.shape[1], key.shape[1]))
+        return rotate(query, key, *tables)
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", note)
+    now, older = tokens_of([range(4)]), tokens_of([range(4, 9)])
+    for batch in (now, older):
+        cut.prelude(batch)
+
+    def again(call: LayerCall, _states: torch.Tensor) -> None:
+        projection.project(call, torch.zeros(5, HIDDEN), older)
+
+    projection.watch(again)
+    cut.answer_attention(SelfContained([4]))
+    cut.run_layer(0, now)
+    projection.watch(None)
+    assert heads == [(1, 2), (4, 2)]
+
+
+def test_a_layer_of_known_structure_is_only_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = cut_tiny(*RUN["llama"])
+    runs: Counter[int] = Counter()
+
+    def count(self: Any, original: Any, hidden: torch.Tensor) -> Any:
+        runs[self.layer_idx] += 1
+        return original(hidden)
+
+    change_forward(monkeypatch, LlamaAttention, count)
+    projection_of(cut)
+    both_batches, without_skipping, as_known = 2, 1, 1
+    assert runs[0] > runs[1] == runs[2] == both_batches + without_skipping + as_known
 
 
 def test_a_key_matrix_of_zeros_in_the_first_layer_is_not_taken_for_unused() -> None:
