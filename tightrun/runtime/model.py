@@ -17,7 +17,7 @@ from torch import nn
 
 from tightrun.runtime.attention import AttentionSpec, tell_attention_modules
 from tightrun.runtime.batch import Batch
-from tightrun.runtime.kv_cache import LayerCache
+from tightrun.runtime.kv_layout import LayerCache
 
 AttentionHandler = Callable[
     ["LayerCall", nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, AttentionSpec], torch.Tensor
