@@ -43,7 +43,7 @@ def test_the_batch_file_asks_the_first_rows_as_completions() -> None:
     assert asked == [(row.id, "/v1/completions", row.sentence + SUFFIX) for row in rows]
 
 
-@pytest.mark.parametrize("name", ["dates.yaml", "openai_batch.yaml"])
+@pytest.mark.parametrize("name", ["dates.yaml", "emulated.yaml", "openai_batch.yaml"])
 def test_the_job_file_loads(name: str) -> None:
     job_module = pytest.importorskip("tightrun.io.job")
     job = job_module.load_job(DATES_FOLDER.parent / name)
