@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tightrun.runtime.device import FileRange, Move
+from tightrun.runtime.device import FileRange, Happening, Move, Urgency
 from tightrun.runtime.fake_device import FakeDevice
 from tightrun.runtime.slab import Tier
 from tightrun.runtime.weights import StreamedWeights, Weights
@@ -64,14 +64,21 @@ class Loop:
     """
 
     def __init__(
-        self, device: FakeDevice, weights: Weights, slabs: dict[int, StandInSlab], stages: int
+        self,
+        device: FakeDevice,
+        weights: Weights,
+        slabs: dict[int, StandInSlab],
+        stages: int,
+        kv_bytes: int = 0,
     ) -> None:
         self.device = device
         self.weights = weights
         self.slabs = slabs
         self.stages = stages
+        self.kv_bytes = kv_bytes
         self.computed = 0
         self.stage_ends: list[tuple[int, float]] = []
+        self._fetched: Happening = device.mark()
 
     def sliced(self, batches: int, rooms: Sequence[int] | None = None, until: int = -1) -> None:
         """Our order; given up before stage `until` if that is not -1."""
@@ -80,6 +87,8 @@ class Loop:
             self.weights.wait(stage)
             for batch in range(batches):
                 self.weights.send_slice(behind=batch)
+                fetched, self._fetched = self._fetched, self._fetch()
+                self.device.wait(fetched)
                 self._compute(stage, batch)
             self.stage_ends.append((stage, self.device.now()))
 
@@ -102,6 +111,13 @@ class Loop:
                 self._compute(stage, batch)
                 self.weights.drop(stage)
 
+    def _fetch(self) -> Happening:
+        """The KV of the next batch, one batch ahead."""
+        if not self.kv_bytes:
+            return self.device.mark()
+        kv = torch.zeros(self.kv_bytes, dtype=torch.uint8)
+        return self.device.link_in.send([Move(kv.clone(), kv)], Urgency.FETCH, "fetch")
+
     def _compute(self, stage: int, batch: int) -> None:
         slab = self.slabs.get(stage)
         # As on a GPU, what the work will see is bound now, and read when its time comes.
@@ -115,11 +131,16 @@ class Loop:
 
 
 def streaming(
-    device: FakeDevice, slabs: dict[int, StandInSlab], stages: int, slots: int = 2, staging: int = 0
+    device: FakeDevice,
+    slabs: dict[int, StandInSlab],
+    stages: int,
+    slots: int = 2,
+    staging: int = 0,
+    kv_bytes: int = 0,
 ) -> Loop:
     """A loop over streamed slabs with poisoned slots."""
     weights = StreamedWeights(device, slabs, stages, slots, poison=True, staging=staging)
-    return Loop(device, weights, slabs, stages)
+    return Loop(device, weights, slabs, stages, kv_bytes)
 
 
 def batch_seconds(seconds: float):

@@ -76,8 +76,7 @@ def test_every_byte_is_there_before_its_stage_computes(data: st.DataObject, tmp_
 
 
 @pytest.mark.parametrize("layers", [[0], [3], [0, 1, 2, 3, 4, 5], [1, 3, 5], [0, 5]])
-def test_a_stage_never_waits_for_more_than_itself(layers: list[int]) -> None:
-    """However the streamed layers lie, one pass sends each of them once."""
+def test_a_pass_sends_each_streamed_layer_once_wherever_they_lie(layers: list[int]) -> None:
     slabs = host_slabs(layers, 16 * KIB)
     loop = streaming(device(), slabs, stages=7)
     for _ in range(3):

@@ -157,8 +157,9 @@ class StreamedWeights:
 
     def wait(self, stage: int) -> None:
         """Return once the weights of the stage may be used; those of the last one no longer."""
-        self._arrive(stage)
-        self._read_ahead()
+        arrival = self._begin(stage)
+        self._read_ahead()  # before waiting: the disk has no rest either
+        self._use(arrival)
 
     def send_slice(self, behind: int) -> None:
         """Send what must go behind this batch for every layer to be in time, or what the link
@@ -185,29 +186,37 @@ class StreamedWeights:
     def load(self, stage: int) -> None:
         """Send the stage's weights when all before is over, and wait for them."""
         self._device.settle(self._device.mark())
-        self._arrive(stage)
+        self._use(self._begin(stage))
 
     def drop(self, stage: int) -> None:
         """The stage that was loaded is over."""
         assert stage == self._now % self._stages, f"stage {stage} was not loaded last"
         self._release_used()
 
-    def _arrive(self, stage: int) -> None:
-        """Begin the stage with its weights there; whatever was due before it is given up."""
+    def _begin(self, stage: int) -> _Arrival | None:
+        """Begin the stage, and send what is missing of its weights; None if they are resident.
+
+        What was due between the last stage and this one is given up.
+        """
         self._now += (stage - self._now - 1) % self._stages + 1
         self._release_used()
         while self._arrivals and self._arrivals[0].due < self._now:
             self._release(self._arrivals.popleft())
         if stage not in self._slabs:
-            return
+            return None
         if not self._arrivals:
             self._give_slot()
         arrival = self._arrivals.popleft()
         assert arrival.due == self._now
         self._send(arrival, arrival.missing)
-        self._device.wait(*arrival.slices)
-        self._bindings[arrival.slot][stage].bind()
+        return arrival
+
+    def _use(self, arrival: _Arrival | None) -> None:
+        if arrival is None:
+            return
         self._used = arrival
+        self._device.wait(*arrival.slices)
+        self._bindings[arrival.slot][arrival.slab.layer].bind()
 
     def _release_used(self) -> None:
         if self._used is not None:
