@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tightrun.policies.cost import PassBound, PassWork, pass_flops
 from tightrun.policies.shape import LayerShape, ModelShape
-from tightrun.runtime.accounts import Accounts, peak_rss_bytes
+from tightrun.runtime.accounts import Accounts, Traffic, peak_rss_bytes
 
 SHAPE = ModelShape((LayerShape(2, 1, 8, 8, 1000, 4000),), 16, 50, 1800, 7200, 800, 4, 64, 128)
 
@@ -12,15 +12,17 @@ SHAPE = ModelShape((LayerShape(2, 1, 8, 8, 1000, 4000),), 16, 50, 1800, 7200, 80
 def test_times_bounds_and_work_add_up() -> None:
     accounts = Accounts()
     works = [PassWork(10, 1, 55, 10), PassWork(3, 3, 60, 60)]
-    accounts.add(SHAPE, works, [PassBound(1.0, 0.5), PassBound(0.25, 0.5)], 2.0)
-    accounts.add(SHAPE, works[:1], [PassBound(1.0, 0.5)], 2.0)
+    accounts.add(SHAPE, works, PassBound(1.0, 1.5), 2.0, Traffic(computing_s=1.25))
+    accounts.add(SHAPE, works[:1], PassBound(1.0, 0.5), 2.0, Traffic(2.5, h2d_bytes=7))
     assert (accounts.passes, accounts.seconds, accounts.bound_s) == (2, 4.0, 2.5)
+    assert (accounts.idle_s, accounts.h2d_bytes) == (0.75, 7)
     assert accounts.flops == 2 * pass_flops(SHAPE, works[0]) + pass_flops(SHAPE, works[1])
 
 
 def test_what_set_most_of_the_bound_is_what_binds() -> None:
     accounts = Accounts()
-    accounts.add(SHAPE, [], [PassBound(1.0, 0.5), PassBound(0.5, 3.0)], 5.0)
+    accounts.add(SHAPE, [], PassBound(1.0, 0.5), 5.0, Traffic())
+    accounts.add(SHAPE, [], PassBound(0.5, 3.0), 5.0, Traffic())
     assert accounts.binding == "memory"
 
 
@@ -30,3 +32,10 @@ def test_a_run_without_a_pass_has_a_binding_too() -> None:
 
 def test_the_peak_is_in_bytes() -> None:
     assert 10 * 2**20 < peak_rss_bytes() < 2**45
+
+
+def test_traffic_since_is_what_has_come_about() -> None:
+    now = Traffic(3.0, 2.0, h2d_bytes=10, kv_bytes_out=4)
+    assert now.since(Traffic(1.0, 0.5, h2d_bytes=4)) == Traffic(
+        2.0, 1.5, h2d_bytes=6, kv_bytes_out=4
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from tightrun.policies.cost import PassBound, PassWork, pass_flops
 from tightrun.policies.shape import ModelShape
@@ -41,6 +41,33 @@ class EngineSummary:
     idle_s: float
     peak_gpu_bytes: int
     peak_cpu_bytes: int
+    h2d_bytes_per_s: float = 0.0
+    d2h_bytes_per_s: float = 0.0
+    disk_bytes_per_s: float = 0.0
+    recompute_ratio: float = 0.0
+    recompute_form: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the lanes of a device have done so far, or in one pass: bytes, and seconds busy."""
+
+    computing_s: float = 0.0
+    h2d_s: float = 0.0
+    d2h_s: float = 0.0
+    disk_s: float = 0.0
+    h2d_bytes: int = 0
+    d2h_bytes: int = 0
+    disk_bytes: int = 0
+    weight_bytes: int = 0
+    kv_bytes_in: int = 0
+    kv_bytes_out: int = 0
+
+    def since(self, earlier: Traffic) -> Traffic:
+        """What has come about since an earlier reading."""
+        return Traffic(
+            *(getattr(self, x.name) - getattr(earlier, x.name) for x in fields(Traffic))
+        )
 
 
 @dataclass(slots=True)
@@ -54,18 +81,32 @@ class Accounts:
     prompt_tokens: int = 0
     output_tokens: int = 0
     shared_tokens: int = 0
+    idle_s: float = 0.0
+    h2d_bytes: int = 0
+    d2h_bytes: int = 0
+    disk_bytes: int = 0
+    offloaded_tokens: int = 0
+    recomputed_tokens: int = 0
     binding_s: dict[str, float] = field(default_factory=dict)
 
     def add(
-        self, shape: ModelShape, works: list[PassWork], bounds: list[PassBound], elapsed_s: float
+        self,
+        shape: ModelShape,
+        works: list[PassWork],
+        bound: PassBound,
+        elapsed_s: float,
+        traffic: Traffic,
     ) -> None:
-        """Enter one pass: the work of its batches, its bound and the time it took."""
+        """Enter one pass: the work of its batches, its bound, the time it took, what it moved."""
         self.passes += 1
         self.seconds += elapsed_s
         self.flops += sum(pass_flops(shape, w) for w in works)
-        for bound in bounds:
-            self.bound_s += bound.bound_s
-            self.binding_s[bound.binding] = self.binding_s.get(bound.binding, 0) + bound.bound_s
+        self.bound_s += bound.bound_s
+        self.binding_s[bound.binding] = self.binding_s.get(bound.binding, 0) + bound.bound_s
+        self.idle_s += max(0.0, elapsed_s - traffic.computing_s)
+        self.h2d_bytes += traffic.h2d_bytes
+        self.d2h_bytes += traffic.d2h_bytes
+        self.disk_bytes += traffic.disk_bytes
 
     @property
     def binding(self) -> str:

@@ -15,6 +15,11 @@ from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.sequence import Kept, Sequence
 
 
+# A context that is kept as keys and values is computed again to be kept as activations only for
+# a sequence that may write so many tokens more.
+WORTH_A_REPLAY = 32
+
+
 @dataclass(frozen=True, slots=True)
 class SplitBatch:
     """A batch's segments with those of replayed tokens behind them, and its parts off the device."""
@@ -33,16 +38,16 @@ class ContextSplit:
         """Context tokens of the batch that are in the recompute form now."""
         return sum(self._recomputed(s.sequence, s.sequence.computed) for s in _offloaded(segments))
 
-    def split(self, segments: list[Segment], recomputed: int, ratio: float) -> SplitBatch:
+    def split(self, segments: list[Segment], recomputed: float, ratio: float) -> SplitBatch:
         """Apply the decision to a batch: `recomputed` tokens of its context, and that share of
         what the pass adds to it."""
         offloaded = _offloaded(segments)
         before = {id(s.sequence): (s.sequence.kept, dict(s.sequence.states)) for s in offloaded}
-        added = sum(s.tokens for s in offloaded)
+        budget = recomputed + ratio * sum(s.tokens for s in offloaded)
         if self._form == "tokens":
-            self._share_tokens(offloaded, recomputed + ratio * added)
+            self._share_tokens(offloaded, budget)
         elif self._form == "activations":
-            self._share_states(offloaded, recomputed + ratio * added)
+            self._share_states(offloaded, budget)
         row = sum(s.tokens for s in segments)
         replays: list[Segment] = []
         parts: list[Part] = []
@@ -110,7 +115,8 @@ class ContextSplit:
             held = min(now, self._cache.blocks_for(sequence.computed))
             if end > now and sequence.computed > held * size:
                 # More activations of what is held as keys and values: only whole, only one.
-                if end < EVERYTHING or sequence.computed > replays:
+                left = sequence.room - sequence.output_tokens
+                if end < EVERYTHING or sequence.computed > replays or left < WORTH_A_REPLAY:
                     end = now
                 else:
                     replays = 0

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import psutil
 import torch
 
-from tightrun.core import Completion, Request, StepRecord
-from tightrun.policies.cost import bound_of_pass
+from tightrun.core import Completion, Request, StepRecord, TraceSpan
+from tightrun.policies.cost import bound_of_block
+from tightrun.policies.kv import Distributor, PassMeasured
 from tightrun.policies.plan import DoesNotFitError
-from tightrun.runtime.accounts import Accounts, EngineSnapshot, EngineSummary, peak_rss_bytes
-from tightrun.runtime.batch import Batch, Segment, pack
+from tightrun.runtime.accounts import (
+    Accounts,
+    EngineSnapshot,
+    EngineSummary,
+    Traffic,
+    peak_rss_bytes,
+)
+from tightrun.runtime.batch import Batch, Segment
+from tightrun.runtime.context_links import ContextLinks
+from tightrun.runtime.context_split import ContextSplit
 from tightrun.runtime.delivery import Delivery
 from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.kernel_choice import is_token_major
-from tightrun.runtime.kv_cache import KVCache
+from tightrun.runtime.kv_cache import KVCache, Rooms
 from tightrun.runtime.loading import LoadedModel, Notify, load
-from tightrun.runtime.loop import run_pass
+from tightrun.runtime.loop import LOOPS
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
+from tightrun.runtime.stages import Stages
 from tightrun.runtime.warm_up import widest_pass
-from tightrun.runtime.weights import ResidentWeights
 
 PREFIX_SAMPLE = 64
+
+OnTrace = Callable[[list[TraceSpan]], None]
 
 
 class Engine:
@@ -44,22 +56,55 @@ class Engine:
         self.kernel = loaded.kernel
         self._loaded = loaded
         self._sampler = Sampler(loaded.ends)
-        self._weights = ResidentWeights()
+        self._weights = loaded.weights
+        self._loop = LOOPS[options.policy]
         self._accounts = Accounts()
-        self._began = time.perf_counter()
+        self._began = loaded.accelerator.now()
         self._feed: Feed | None = None
+        plan, offloads = loaded.plan, loaded.plan.workspace_blocks > 0
         self._cache = KVCache(
             loaded.shape,
-            loaded.plan.kv_blocks,
-            loaded.plan.block_tokens,
-            loaded.plan.batch_size + 1,  # one more place for the shared prefix
-            loaded.plan.context,
+            plan.kv_blocks,
+            plan.block_tokens,
+            plan.sequences + 1,  # one more place for the shared prefix
+            plan.context,
             loaded.dtype,
             loaded.device,
             token_major=is_token_major(loaded.kernel),
             poison=options.poison,
+            rooms=Rooms(
+                plan.batches, plan.workspace_blocks, plan.host_blocks, plan.activation_blocks
+            ),
+            memory=loaded.accelerator if plan.offloads else None,
         )
-        self._scheduler = Scheduler(loaded.plan, self._cache, SharedPrefix(self._cache))
+        self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache))
+        projection = loaded.projection if plan.activation_blocks else None
+        self._links = (
+            ContextLinks(
+                loaded.accelerator,
+                self._cache,
+                plan.staging_rows,
+                0 if projection is None else projection.width,
+                poison=options.poison,
+            )
+            if offloads
+            else None
+        )
+        self._stages = Stages(
+            loaded.cut, loaded.accelerator, loaded.kernel, self._links, projection
+        )
+        self._distributor = loaded.distributor()
+        self._planner = PassPlanner(
+            loaded.shape,
+            self._cache,
+            self._distributor,
+            ContextSplit(self._cache, self._distributor.form, plan.most_rows),
+            loaded.rope_sides,
+            loaded.device,
+            loaded.weight_traffic,
+            plan.staging_rows,
+        )
+        self._last_traffic = self._traffic()
 
     @classmethod
     def load(cls, options: EngineOptions, notify: Notify) -> Engine:
@@ -81,12 +126,17 @@ class Engine:
         finish: Callable[[Completion], None],
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
+        on_trace: OnTrace | None = None,
     ) -> None:
         """Run every request; returns when all are finished, or soon after `stop` is set.
 
-        `finish` is called once per request, from a thread of the engine's own.
+        `finish` is called once per request, from a thread of the engine's own. `on_trace` is told
+        after each pass, and after its step, what the lanes of the device did.
         """
-        self._began = time.perf_counter()
+        accelerator = self._loaded.accelerator
+        self._began = accelerator.now()
+        accelerator.spans()  # what loading did is not part of the run
+        self._last_traffic = self._traffic()
         delivery = Delivery(self._loaded.tokenizer, finish)
         self._feed = feed = Feed(
             requests,
@@ -104,6 +154,8 @@ class Engine:
             with torch.inference_mode():
                 while not stop.is_set() and self._refill(feed):
                     self._pass(delivery, on_step)
+                    if on_trace is not None:
+                        on_trace(self._spans())
         except BaseException:
             stop.set()
             raise
@@ -116,7 +168,9 @@ class Engine:
         """How things stand, cheaply; may be called from any thread."""
         rooms = self._feed.waiting_rooms if self._feed else []
         expected = self._scheduler.lengths.expected
+        memory = self._loaded.accelerator.memory
         on_gpu = self.device.type == "cuda"
+        on_device = memory.used if self._loaded.accelerator.kind == "emulated" else 0
         return EngineSnapshot(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + len(rooms),
@@ -124,8 +178,8 @@ class Engine:
             output_tokens=self._accounts.output_tokens,
             predicted_remaining_tokens=self._scheduler.expected_tokens()
             + sum(expected(room) for room in rooms),
-            gpu_bytes=torch.cuda.memory_reserved(self.device) if on_gpu else 0,
-            gpu_budget=self._loaded.hardware.device_memory.bytes if on_gpu else 0,
+            gpu_bytes=torch.cuda.memory_reserved(self.device) if on_gpu else on_device,
+            gpu_budget=memory.budget if on_gpu or on_device else 0,
             cpu_bytes=psutil.Process().memory_info().rss,
             cpu_budget=self._loaded.hardware.host_memory.bytes,
         )
@@ -133,7 +187,6 @@ class Engine:
     def summary(self) -> EngineSummary:
         """The run so far in numbers."""
         a = self._accounts
-        on_gpu = self.device.type == "cuda"
         return EngineSummary(
             passes=a.passes,
             seconds=a.seconds,
@@ -145,9 +198,14 @@ class Engine:
             flops_per_s=a.flops / a.seconds if a.seconds else 0.0,
             bound_share=a.bound_s / a.seconds if a.seconds else 0.0,
             binding=a.binding,
-            idle_s=0.0,
-            peak_gpu_bytes=torch.cuda.max_memory_reserved(self.device) if on_gpu else 0,
+            idle_s=a.idle_s,
+            peak_gpu_bytes=self._peak_gpu_bytes(),
             peak_cpu_bytes=peak_rss_bytes(),
+            h2d_bytes_per_s=a.h2d_bytes / a.seconds if a.seconds else 0.0,
+            d2h_bytes_per_s=a.d2h_bytes / a.seconds if a.seconds else 0.0,
+            disk_bytes_per_s=a.disk_bytes / a.seconds if a.seconds else 0.0,
+            recompute_ratio=a.recomputed_tokens / max(1, a.offloaded_tokens),
+            recompute_form=self._distributor.form if a.recomputed_tokens else "",
         )
 
     def describe(self) -> list[str]:
@@ -164,9 +222,40 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Let go of the model and the cache."""
+        """Let go of the model and the cache, and end the links."""
+        self._loaded.close()
         self._cache.layers.clear()
         self._loaded.cut.layers.clear()
+
+    def _peak_gpu_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_reserved(self.device)
+        accelerator = self._loaded.accelerator
+        return accelerator.memory.peak if accelerator.kind == "emulated" else 0
+
+    def _traffic(self) -> Traffic:
+        device, links = self._loaded.accelerator, self._links
+        return Traffic(
+            computing_s=device.computing_s,
+            h2d_s=device.link_in.busy_s,
+            d2h_s=device.link_out.busy_s,
+            disk_s=device.disk.busy_s,
+            h2d_bytes=device.link_in.moved_bytes,
+            d2h_bytes=device.link_out.moved_bytes,
+            disk_bytes=device.disk.moved_bytes,
+            weight_bytes=self._weights.bytes_sent,
+            kv_bytes_in=links.bytes_in if links else 0,
+            kv_bytes_out=links.bytes_out if links else 0,
+        )
+
+    def _spans(self) -> list[TraceSpan]:
+        iteration = self._accounts.passes
+        return [
+            TraceSpan(
+                iteration, x.lane, x.name, x.start_s - self._began, x.end_s - self._began, x.nbytes
+            )
+            for x in self._loaded.accelerator.spans()
+        ]
 
     def _share_prefix(self, feed: Feed) -> None:
         feed.wait_for(PREFIX_SAMPLE)
@@ -175,24 +264,15 @@ class Engine:
     def _refill(self, feed: Feed) -> bool:
         """Move ready sequences to the scheduler; False when all work is done."""
         scheduler = self._scheduler
-        wanted = 2 * self.plan.batch_size - len(scheduler.waiting)
+        wanted = 2 * self.plan.sequences - len(scheduler.waiting)
         for sequence in feed.take(max(0, wanted), wait=scheduler.idle):
             scheduler.add(sequence)
         return not scheduler.idle
 
     def _pass(self, delivery: Delivery, on_step: Callable[[StepRecord], None]) -> None:
-        started = time.perf_counter()
+        started = self._loaded.accelerator.now()
         block = self._scheduler.next_block()
-        sides = self._loaded.rope_sides
-        batches = [
-            pack(
-                segments,
-                self._cache,
-                self.device,
-                pad_position=sides.pad_position(segments[0].sequence.rope_side),
-            )
-            for segments in block
-        ]
+        planned = self._planner.plan(block)
         drawn: list[tuple[Sequence, int, TokenScores | None]] = []
 
         def sample(batch: Batch, logits: torch.Tensor) -> None:
@@ -200,7 +280,9 @@ class Engine:
             for i, sequence in enumerate(batch.logit_sequences):
                 drawn.append((sequence, chosen.tokens[i], chosen.logprobs.get(i)))
 
-        run_pass(self._loaded.cut, self._weights, batches, sample)
+        self._stages.begin_pass(sample)
+        self._weights.begin_pass(self._planner.rooms(planned))
+        self._loop(self._stages, self._weights, planned.batches)
         self._scheduler.advance(block)
         for sequence, token, logprobs in drawn:
             append_token(sequence, token, logprobs, self._loaded.ends, self._loaded.tokenizer)
@@ -208,21 +290,33 @@ class Engine:
                 self._scheduler.finish(sequence)
                 self._sampler.forget(sequence)
                 delivery.put(sequence)
-        self._account(block, batches, started, len(drawn), on_step)
+        self._account(block, planned, started, len(drawn), on_step)
 
     def _account(
         self,
         block: list[list[Segment]],
-        batches: list[Batch],
+        planned: PlannedPass,
         started: float,
         drawn: int,
         on_step: Callable[[StepRecord], None],
     ) -> None:
-        elapsed = time.perf_counter() - started
-        works = [b.work() for b in batches]
-        bounds = [bound_of_pass(self.shape, self._loaded.rates, w) for w in works]
+        elapsed = self._loaded.accelerator.now() - started
+        now = self._traffic()
+        traffic, self._last_traffic = now.since(self._last_traffic), now
+        self._learn(elapsed, traffic)
+        works = [b.work() for b in planned.batches]
+        works[0] = replace(
+            works[0],
+            weight_bytes_in=planned.load.weight_bytes_in,
+            kv_bytes_in=traffic.kv_bytes_in,
+            kv_bytes_out=traffic.kv_bytes_out,
+            disk_bytes=planned.load.weight_bytes_disk,
+        )
+        bound = bound_of_block(self.shape, self._loaded.rates, works)
         accounts = self._accounts
-        accounts.add(self.shape, works, bounds, elapsed)
+        accounts.add(self.shape, works, bound, elapsed, traffic)
+        accounts.offloaded_tokens += planned.offloaded_tokens
+        accounts.recomputed_tokens += planned.recomputed_tokens
         # A preempted sequence computes its own output again: only prompts count as prompt tokens.
         decode = sum(s.tokens for x in block for s in x if s.tokens == 1)
         prefill = sum(s.tokens for x in block for s in x) - decode
@@ -236,13 +330,38 @@ class Engine:
                 phase="decode" if not prefill else "mixed" if decode else "prefill",
                 started_s=started - self._began,
                 elapsed_s=elapsed,
-                batches=len(batches),
+                batches=len(planned.batches),
                 sequences=sum(len(x) for x in block),
                 prefill_tokens=prefill,
                 decode_tokens=decode,
                 context_tokens=sum(w.context_tokens for w in works),
-                compute_s=elapsed,
-                bound_s=sum(b.bound_s for b in bounds),
+                recompute_ratio=planned.recomputed_tokens / max(1, planned.offloaded_tokens),
+                recompute_form=self._distributor.form if planned.recomputed_tokens else "",
+                weight_bytes_in=traffic.weight_bytes,
+                kv_bytes_in=traffic.kv_bytes_in,
+                kv_bytes_out=traffic.kv_bytes_out,
+                disk_bytes=traffic.disk_bytes,
+                compute_s=traffic.computing_s,
+                h2d_s=traffic.h2d_s,
+                d2h_s=traffic.d2h_s,
+                disk_s=traffic.disk_s,
+                idle_s=max(0.0, elapsed - traffic.computing_s),
+                predicted_s=planned.decision.elapsed_s,
+                bound_s=bound.bound_s,
+            )
+        )
+
+    def _learn(self, elapsed_s: float, traffic: Traffic) -> None:
+        self._distributor.learn(
+            PassMeasured(
+                elapsed_s=elapsed_s,
+                compute_s=traffic.computing_s,
+                link_in_s=traffic.h2d_s,
+                link_in_bytes=traffic.h2d_bytes,
+                link_out_s=traffic.d2h_s,
+                link_out_bytes=traffic.d2h_bytes,
+                disk_s=traffic.disk_s,
+                disk_bytes=traffic.disk_bytes,
             )
         )
 

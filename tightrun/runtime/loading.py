@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 import torch
 
+from tightrun.policies.forms import Form
 from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.kv import Distributor
 from tightrun.policies.plan import DoesNotFitError, Plan, Workload, plan_resident
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import keep_freed_memory
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource, checkpoint_bytes, load_config, load_model
 from tightrun.runtime.cpu_attention import CpuAttention
+from tightrun.runtime.cpu_device import CpuDevice
+from tightrun.runtime.device import Device
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import inspect_model, paged_attention
 from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.limits import choose_device, detect_hardware, hold_to_budget
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.pass_plan import WeightTraffic
 from tightrun.runtime.prepack import can_prepack, prepack
+from tightrun.runtime.projection import Projection
 from tightrun.runtime.rates import probe_rates
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.tokenizer import Tokenizer, end_tokens
+from tightrun.runtime.weights import ResidentWeights, Weights
 
 Notify = Callable[[str], None]
 
@@ -44,6 +51,33 @@ class LoadedModel:
     rates: Rates
     plan: Plan
     kernel: AttentionKernel
+    accelerator: Device
+    options: EngineOptions
+    weights: Weights = field(default_factory=ResidentWeights)
+    weight_traffic: WeightTraffic = WeightTraffic()
+    projection: Projection | None = None
+    form: Form = "none"
+    notes: tuple[str, ...] = ()
+
+    def distributor(self) -> Distributor:
+        """What decides, pass by pass, how much of the context off the device is recomputed."""
+        projection, layers = self.projection, len(self.shape.layers)
+        return Distributor(
+            self.shape,
+            self.rates,
+            self.form,
+            self.plan.block_tokens,
+            forced=self.options.recompute if self.form != "none" else None,
+            activation_bytes=projection.width * self.dtype.itemsize * layers if projection else 0,
+            projection_flops_per_token=(
+                float(sum(map(projection.flops_per_token, range(layers)))) if projection else 0.0
+            ),
+            most_rows=self.plan.most_rows,
+        )
+
+    def close(self) -> None:
+        """End the device's links and close the checkpoint's files."""
+        self.accelerator.close()
 
 
 def load(options: EngineOptions, notify: Notify) -> LoadedModel:
@@ -99,7 +133,18 @@ def load(options: EngineOptions, notify: Notify) -> LoadedModel:
         rates=probe_rates(shape, dtype, device),
         plan=plan,
         kernel=kernel,
+        accelerator=accelerator_of(device, hardware, notify),
+        options=options,
     )
+
+
+def accelerator_of(device: torch.device, hardware: Hardware, notify: Notify) -> Device:
+    """The device a model runs on that is wholly resident there."""
+    if device.type == "cuda":
+        from tightrun.runtime.cuda_device import CudaDevice
+
+        return CudaDevice(device, hardware.device_memory.bytes, hardware.host_memory.bytes)
+    return CpuDevice(hardware.device_memory.bytes, notify=notify)
 
 
 def _load_tokenizer(options: EngineOptions) -> Tokenizer:

@@ -1,32 +1,76 @@
-"""The block loop: every batch of a block through every stage, stage by stage."""
+"""The block loop: every batch of a block through every stage, stage by stage.
+
+A stage is a layer, or the head behind the last one. All loops here do the same work on the same
+batches and give the same bits; they differ in what happens while a batch computes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
+from collections.abc import Callable, Sequence
 
 from tightrun.runtime.batch import Batch
-from tightrun.runtime.model import CutModel
-from tightrun.runtime.weights import ResidentWeights
+from tightrun.runtime.stages import Stages
+from tightrun.runtime.weights import Weights
 
-Sample = Callable[[Batch, torch.Tensor], None]
+Loop = Callable[[Stages, Weights, Sequence[Batch]], None]
 
 
-def run_pass(model: CutModel, weights: ResidentWeights, block: list[Batch], sample: Sample) -> None:
-    """Take a block once over all layers and the head; `sample` gets each batch's logits.
-
-    Logits `[rows, vocab]` are made one batch at a time, so that only one batch's are alive.
-    """
-    for batch in block:
-        model.prelude(batch)
-    for layer in range(len(model.layers)):
-        weights.wait(layer)
+def loop_overlapped(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
+    """Weights arrive in slices, one behind each batch, and each batch's context one batch ahead."""
+    following = stages.following(block)
+    stages.fetch(0, block[0])
+    for stage in range(stages.count):
+        weights.wait(stage)
         for batch in block:
-            weights.send_slice(behind=batch)
-            model.run_layer(layer, batch)
+            weights.send_slice(behind=batch.index)
+            stages.fetch(*next(following))
+            stages.run(stage, batch)
+            stages.store(stage, batch)
+
+
+def loop_simple(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
+    """In order, nothing beside anything: the readable specification and the oracle."""
+    for stage in range(stages.count):
+        weights.load(stage)
+        for batch in block:
+            stages.fetch(stage, batch)
+            stages.run(stage, batch)
+            stages.store(stage, batch)
+            stages.settle()
+        weights.drop(stage)
+
+
+def loop_static(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
+    """FlexGen (arXiv 2303.06865, algorithm 1): all of the next layer's weights behind the first
+    batch, the next batch's context behind each, and after each batch everything is waited for."""
+    following = stages.following(block)
+    stages.fetch(0, block[0])
+    for stage in range(stages.count):
+        weights.wait(stage)
+        for batch in block:
+            sent = weights.send_next() if batch is block[0] else ()
+            stages.fetch(*next(following))
+            stages.run(stage, batch)
+            stages.store(stage, batch)
+            stages.settle(*sent)
+
+
+def loop_sync(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
+    """What layer-wise offloading without a schedule does: each batch alone through the model, each
+    layer's weights loaded for it and dropped."""
     for batch in block:
-        hidden, batch.hidden, batch.layer_calls = batch.hidden, None, []
-        assert hidden is not None
-        if batch.logit_sequences:
-            sample(batch, model.head(hidden[0, batch.logit_rows]))
+        for stage in range(stages.count):
+            weights.load(stage)
+            stages.fetch(stage, batch)
+            stages.run(stage, batch)
+            stages.store(stage, batch)
+            stages.settle()
+            weights.drop(stage)
+
+
+LOOPS: dict[str, Loop] = {
+    "adaptive": loop_overlapped,
+    "static": loop_static,
+    "sync": loop_sync,
+    "simple": loop_simple,
+}

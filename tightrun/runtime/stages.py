@@ -1,0 +1,148 @@
+"""What a pass does to a batch at a stage: its context arrives, it computes, its context goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from tightrun.runtime.attention import AttentionKernel, AttentionSpec
+from tightrun.runtime.batch import Batch
+from tightrun.runtime.context_links import ContextLinks
+from tightrun.runtime.device import Device, Happening
+from tightrun.runtime.model import CutModel, LayerCall
+from tightrun.runtime.projection import Projection, batch_of_tokens
+
+Sample = Callable[[Batch, torch.Tensor], None]
+
+
+class Stages:
+    """The layers and the head of a cut model, over batches whose contexts lie where they may.
+
+    `links` and `projection` are None where no context is off the device, or none is held as
+    activations.
+    """
+
+    def __init__(
+        self,
+        model: CutModel,
+        device: Device,
+        kernel: AttentionKernel,
+        links: ContextLinks | None = None,
+        projection: Projection | None = None,
+    ) -> None:
+        self.count = len(model.layers) + 1
+        self._model, self._device, self._kernel = model, device, kernel
+        self._links, self._projection = links, projection
+        self._sample: Sample | None = None
+        self._older: dict[int, tuple[Batch, Batch, torch.Tensor]] = {}
+        model.answer_attention(self._attend)
+        if projection is not None:
+            projection.watch(self._on_states)
+
+    def begin_pass(self, sample: Sample) -> None:
+        """`sample` gets each batch's logits `[rows, vocab]`, one batch's at a time."""
+        self._sample = sample
+        self._older = {}
+
+    def following(self, block: Sequence[Batch]) -> Iterator[tuple[int, Batch | None]]:
+        """The (layer, batch) that comes after each in the order of a pass; None at its end."""
+        for stage in range(self.count):
+            for batch in block:
+                if (stage, batch.index) != (0, block[0].index):
+                    yield stage, batch
+        yield self.count, None
+
+    def fetch(self, stage: int, batch: Batch | None) -> None:
+        """Send for the context the stage needs of the batch."""
+        if self._links is not None and batch is not None and stage < self.count - 1:
+            self._links.fetch(stage, batch)
+
+    def run(self, stage: int, batch: Batch) -> None:
+        """Compute the stage; the first one embeds the tokens before."""
+        if stage == 0:
+            self._device.compute(f"embed batch {batch.index}", partial(self._embed, batch))
+        if stage == self.count - 1:
+            self._device.compute(f"head batch {batch.index}", partial(self._head, batch))
+            return
+        if self._links is not None:
+            self._links.arrive(stage, batch)
+            if batch.index in self._older:
+                assert batch.context is not None
+                self._older[batch.index][1].point(stage, batch.context.buffer)
+        self._device.compute(
+            f"layer {stage} batch {batch.index}", partial(self._model.run_layer, stage, batch)
+        )
+
+    def store(self, stage: int, batch: Batch) -> None:
+        """Send out what the stage added to the batch's context."""
+        if self._links is not None and stage < self.count - 1:
+            self._links.store(stage, batch)
+
+    def settle(self, *others: Happening) -> None:
+        """Wait until nothing is under way: computing, fetches, stores, and `others`."""
+        under_way = [] if self._links is None else self._links.outstanding()
+        self._device.settle(self._device.mark(), *under_way, *others)
+
+    def _embed(self, batch: Batch) -> None:
+        self._model.prelude(batch)
+        context = batch.context
+        if context is None or not context.projected_tokens:
+            return
+        tokens = context.projected
+        device = batch.input_ids.device
+        ids, positions = tokens.ids, tokens.positions
+        if batch.padding:
+            ids = np.append(ids, ids[-1])
+            positions = np.append(positions, int(batch.positions[0, -1]))
+        sent = [torch.from_numpy(x).to(device, non_blocking=True) for x in (ids, positions)]
+        older = batch_of_tokens(sent[0], sent[1], padding=batch.padding)
+        self._model.prelude(older)
+        older.hidden = None
+        places = batch_of_tokens(sent[0], sent[1])
+        places.slots = torch.from_numpy(tokens.target)
+        places.cache, places.context = batch.cache, context
+        source = torch.from_numpy(tokens.source).to(device, non_blocking=True)
+        self._older[batch.index] = (older, places, source)
+
+    def _head(self, batch: Batch) -> None:
+        hidden, batch.hidden, batch.layer_calls = batch.hidden, None, []
+        self._older.pop(batch.index, None)
+        assert hidden is not None
+        assert self._sample is not None
+        if batch.logit_sequences:
+            self._sample(batch, self._model.head(hidden[0, batch.logit_rows]))
+
+    def _attend(
+        self,
+        call: LayerCall,
+        _module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        spec: AttentionSpec,
+    ) -> torch.Tensor:
+        assert call.cache is not None
+        assert call.batch is not None
+        self._kernel.store(call.cache, key, value, call.batch)
+        if call.batch.context is not None and self._links is not None:
+            self._links.gather_rows(call.layer, call.batch, key, value)
+        return self._kernel.attend(call.cache, query, call.batch, spec)
+
+    def _on_states(self, call: LayerCall, states: torch.Tensor) -> None:
+        """Before a layer's attention: what is held as activations becomes keys and values in the
+        workspace, and the batch's own activations that are to be held go out."""
+        batch, links = call.batch, self._links
+        if batch is None or batch.context is None or links is None:
+            return
+        if batch.index in self._older:
+            assert self._projection is not None
+            assert call.cache is not None
+            older, places, source = self._older[batch.index]
+            held = links.fetched_states(batch, source, self._projection.width)
+            key, value = self._projection.project(call, held, older)
+            self._kernel.store(call.cache, key, value, places)
+        links.store_states(call.layer, batch, states)
