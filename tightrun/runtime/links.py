@@ -29,6 +29,10 @@ CATCH_UP_S = 0.05
 # What it takes a sleeping thread to be back: it is woken so much before a step is due.
 WAKE_S = 50e-6
 MOVES_AT_ONCE = 64
+# Giving the interpreter's lock away can cost milliseconds; so short a copy keeps it.
+HELD_BYTES = 64 << 10
+_Memmove = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_copy_holding = _Memmove(("memmove", ctypes.PyDLL(None)))
 
 Mover = Callable[[Move, int, int], None]
 Delay = Callable[[str], float]
@@ -38,7 +42,8 @@ def copy_memory(move: Move, begin: int, nbytes: int) -> None:
     """Copy bytes [begin, begin + nbytes) of a move between two places in memory."""
     assert isinstance(move.source, torch.Tensor)
     source, target = move.source.data_ptr() + begin, move.target.data_ptr() + begin
-    ctypes.memmove(target, source, nbytes)
+    copy = ctypes.memmove if nbytes > HELD_BYTES else _copy_holding
+    copy(target, source, nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +178,10 @@ class ThreadLink:
         for thread in self._threads:
             thread.join()
         with self._changed:
-            left = {id(t): t for t in (*(e[-1] for e in self._ready), *(e[-1] for e in self._held))}
+            waiting = [*(entry[-1] for entry in self._ready), *(entry[-1] for entry in self._held)]
+            left = [transfer for transfer in waiting if not transfer.handed_out]
             self._ready, self._held = [], []
-        for transfer in left.values():
+        for transfer in left:
             transfer.finish(LinkClosedError(f"the link {self.name} was closed"))
 
     def _let_begin(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tightrun.runtime.device import Happening, LaneSpan
+from tightrun.runtime.device import Happening, HostLane, LaneSpan, Link
 from tightrun.runtime.happenings import Outcome, awaited
 from tightrun.runtime.host_lane import ThreadHostLane
 from tightrun.runtime.lane_log import ComputeLane, LaneLog
@@ -45,10 +45,10 @@ class ProcessorDevice:
         self.torch = torch.device("cpu")
         self.memory = memory
         self.host_memory = host_memory
-        self.link_in = lanes.link_in
-        self.link_out = lanes.link_out
-        self.disk = lanes.disk
-        self.host = lanes.host
+        self.link_in: Link = lanes.link_in
+        self.link_out: Link = lanes.link_out
+        self.disk: Link = lanes.disk
+        self.host: HostLane = lanes.host
         self.computing_s = 0.0
         self._lanes = lanes
         self._compute = ComputeLane(self.now, self._enter_computing)
