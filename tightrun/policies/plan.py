@@ -12,11 +12,11 @@ from tightrun.policies.hardware import Budget
 from tightrun.policies.shape import ModelShape
 
 # Flash attention wants pages of 256 tokens; the CPU kernels are as fast at 64 and waste less.
-BLOCK_TOKENS = {"cpu": 64, "cuda": 256}
-PREFILL_TOKENS = {"cpu": 2048, "cuda": 8192}
+BLOCK_TOKENS = {"cpu": 64, "emulated": 64, "cuda": 256}
+PREFILL_TOKENS = {"cpu": 2048, "emulated": 2048, "cuda": 8192}
 # A plan that cannot hold one sequence of this many tokens is refused, not shortened.
 LEAST_CONTEXT = 1024
-MOST_SEQUENCES = {"cpu": 512, "cuda": 2048}
+MOST_SEQUENCES = {"cpu": 512, "emulated": 512, "cuda": 2048}
 
 
 class DoesNotFitError(ValueError):
@@ -25,11 +25,16 @@ class DoesNotFitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is known of the job before it starts; None where nothing is known. Tokens, rows."""
+    """What is known of the job before it starts; None where nothing is known. Tokens, rows.
+
+    `longest_sequence` bounds every sequence; `typical_sequence` and `typical_output` are means.
+    """
 
     rows: int | None = None
     samples: int = 1
     longest_sequence: int | None = None
+    typical_sequence: int | None = None
+    typical_output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class Plan:
     the workspace of its batch: `workspace_blocks` blocks of one batch in one layer, twice.
     Of these, `host_blocks` per batch and layer can lie in host memory, and
     `activation_blocks` as activations. `staging_rows` new rows of one batch and layer wait,
-    twice, to be written out. `host_arenas` are planned bytes of host memory by name.
+    twice, to be written out. `recompute_form` is `tokens`, `activations` or `none`,
+    `predicted_tokens_per_s` output tokens in the long run (0.0 where nothing was predicted), and
+    `host_arenas` are planned bytes of host memory by name.
     """
 
     batch_size: int
@@ -64,6 +71,8 @@ class Plan:
     activation_blocks: int = 0
     staging_rows: int = 0
     most_rows: int = 0
+    recompute_form: str = "none"
+    predicted_tokens_per_s: float = 0.0
     host_arenas: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,120 @@
+"""How fast a division of the memories would run: the long run of a job, from counts alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tightrun.policies.cost import seconds_on
+from tightrun.policies.forms import Form, Recipe
+from tightrun.policies.hardware import Rates
+from tightrun.policies.offload_memory import Division, MemorySums
+from tightrun.policies.row_times import RowTimes
+
+# What one layer of one batch costs beside its products: calls, launches, small kernels.
+LAYER_CALL_S = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a sequence as planned for, and those of them that are written by the model."""
+
+    typical: int
+    output: int
+
+    @property
+    def prompt(self) -> int:
+        return max(1, self.typical - self.output)
+
+    @property
+    def mean_context(self) -> float:
+        """Tokens of context a decoding sequence has on average."""
+        return self.prompt + self.output / 2
+
+
+class SpeedModel:
+    """Output tokens per second of a job that goes on for ever with sequences of these lengths.
+
+    A job whose places are refilled as they fall free mixes prefill and decode in every pass.
+    """
+
+    def __init__(
+        self,
+        sums: MemorySums,
+        rates: Rates,
+        lengths: Lengths,
+        recipe: Recipe,
+        form: Form,
+        forced: float | None,
+    ) -> None:
+        self.sums = sums
+        self.rates = rates
+        self.lengths = lengths
+        self.form: Form = form
+        self.forced = forced
+        self._products = RowTimes(rates)
+        self._saved = recipe.saved_bytes(form)
+        self._recompute_s = recipe.flops(form) / rates.best_flops_per_s
+        self._kv_bytes = sums.layers * sums.block_bytes / sums.block_tokens
+        shape = sums.shape
+        self._dense, self._head = shape.dense_flops_per_token, shape.head_flops_per_row
+        self._key_s = shape.attention_flops(1, 1) / rates.best_flops_per_s
+        if form == "tokens":
+            self._recompute_s += self._key_s * lengths.typical / 2
+
+    def output_tokens_per_s(self, d: Division) -> float:
+        """Output tokens per second of all sequences that find room."""
+        size = self.sums.block_tokens
+        each = -(-self.lengths.typical // size)
+        resident = min(d.batches * d.batch_size, d.kv_blocks // each)
+        room = d.batches * (d.workspace_blocks // each)
+        sequences = min(d.batches * d.batch_size, resident + room)
+        if sequences == 0:
+            # Not one of typical length: a short one runs now and then.
+            sequences, resident = 1, int(d.workspace_blocks == 0)
+        output = self.lengths.output
+        width = d.batches * max(1, d.prefill_tokens - d.batch_size)
+        passes = max(float(output), sequences * self.lengths.prompt / width)
+        rows = sequences * self.lengths.typical / passes
+        decoded = sequences * output / passes
+        return decoded / self._pass_s(d, rows, decoded, sequences, sequences - resident)
+
+    def _pass_s(
+        self, d: Division, rows: float, decoded: float, sequences: int, offloaded: int
+    ) -> float:
+        """Seconds of a mean pass with so many rows and sequences over all its batches."""
+        context = self.lengths.mean_context
+        compute_s = self._compute_s(d, rows, decoded, sequences)
+        away = offloaded * context
+        kv_bytes = away * self._kv_bytes
+        weight_bytes = self.sums.streamed_bytes(d) if not self.sums.one_memory else 0
+        link_in_s = seconds_on(weight_bytes + kv_bytes, self.rates.h2d_bytes_per_s)
+        saved_s = seconds_on(self._saved, self.rates.h2d_bytes_per_s)
+        share = 0.0
+        if away and self.form != "none":
+            least = (link_in_s - compute_s) / (self._recompute_s + saved_s)
+            tokens = min(away, max(0.0, least)) if self.forced is None else self.forced * away
+            if self.form == "tokens":
+                tokens = min(tokens, d.batches * max(0.0, d.most_rows - rows / d.batches))
+            compute_s += tokens * self._recompute_s
+            link_in_s -= tokens * saved_s
+            share = tokens / away
+        written = rows * offloaded / sequences * (self._kv_bytes - share * self._saved)
+        return max(
+            compute_s,
+            link_in_s,
+            seconds_on(written, self.rates.d2h_bytes_per_s),
+            seconds_on(self.sums.disk_bytes(d), self.rates.disk_bytes_per_s),
+        )
+
+    def _compute_s(self, d: Division, rows: float, decoded: float, sequences: int) -> float:
+        """Seconds of products, attention and calls."""
+        context, count = self.lengths.mean_context, d.batches
+        attended = decoded * context + (rows - decoded) * self.lengths.prompt / 2
+        attention_s = max(
+            attended * self._key_s,
+            sequences * context * self._kv_bytes / self.rates.memory_bytes_per_s,
+        )
+        products = self._products
+        batch_s = products.seconds(max(1, round(rows / count)), self._dense)
+        batch_s += products.seconds(max(1, round(decoded / count)), self._head)
+        return count * (batch_s + self.sums.layers * LAYER_CALL_S) + attention_s
