@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tightrun.core import Completion, Request, StepRecord
+from tightrun.core import Completion, Request, StepRecord, TraceSpan
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 
@@ -39,7 +39,11 @@ class Snapshot(Protocol):
 
 
 class Figures(Protocol):
-    """What the engine measured over the whole run; peaks in bytes."""
+    """What the engine measured over the whole run; peaks in bytes.
+
+    The rates of the links are over the time of the passes, `idle_s` is the part of it in which
+    the device waited. `recompute_ratio` is the recomputed share of the context off the device.
+    """
 
     @property
     def flops_per_s(self) -> float: ...
@@ -51,6 +55,18 @@ class Figures(Protocol):
     def peak_gpu_bytes(self) -> int: ...
     @property
     def peak_cpu_bytes(self) -> int: ...
+    @property
+    def h2d_bytes_per_s(self) -> float: ...
+    @property
+    def d2h_bytes_per_s(self) -> float: ...
+    @property
+    def disk_bytes_per_s(self) -> float: ...
+    @property
+    def idle_s(self) -> float: ...
+    @property
+    def recompute_ratio(self) -> float: ...
+    @property
+    def recompute_form(self) -> str: ...
 
 
 class Engine(Protocol):
@@ -62,7 +78,10 @@ class Engine(Protocol):
         finish: Callable[[Completion], None],
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
-    ) -> None: ...
+        on_trace: Callable[[list[TraceSpan]], None] | None = None,
+    ) -> None:
+        """Runs all items. `on_step` is called after each pass, and then `on_trace` with what the
+        links and the device did in it, both from the thread that called `run`."""
 
     def snapshot(self) -> Snapshot: ...
 

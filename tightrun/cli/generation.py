@@ -8,6 +8,7 @@ from tightrun.cli.accuracy import Marking
 from tightrun.cli.engine_seam import Engine
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.failures import reason_of, too_many_failed
+from tightrun.cli.pass_log import PassLog
 from tightrun.cli.progress import Meter, Progress
 from tightrun.cli.reader import QUEUE_BYTES, RequestQueue, start_reader
 from tightrun.cli.stopping import Stop
@@ -17,7 +18,6 @@ from tightrun.core import Completion, Request
 from tightrun.io.inputs import InputChunk, Scan, read_chunks
 from tightrun.io.job import Job
 from tightrun.io.outputs import OutputWriter
-from tightrun.io.reports import ReportWriter
 
 
 class Generation:
@@ -43,7 +43,7 @@ class Generation:
         """Whether every row has come to its end."""
         return self.tally.done == self.rows
 
-    def run(self, scan: Scan, reports: ReportWriter) -> None:
+    def run(self, scan: Scan, passes: PassLog) -> None:
         """Returns when every row has finished or the run was stopped; raises what a thread did."""
         began_s = time.monotonic()
         self._meter = Meter(began_s, self._job.sampling.n)
@@ -54,7 +54,8 @@ class Generation:
         )
         try:
             with self._stop.catching():
-                self._engine.run(queue, self._finish, reports.step, self._stop.event)
+                stop = self._stop.event
+                self._engine.run(queue, self._finish, passes.step, stop, passes.spans)
         finally:
             self.seconds = time.monotonic() - began_s
             if not self.complete:

@@ -64,6 +64,12 @@ def summarise(
         gpu_budget=now.gpu_budget,
         peak_cpu_bytes=figures.peak_cpu_bytes,
         cpu_budget=now.cpu_budget,
+        h2d_bytes_per_s=figures.h2d_bytes_per_s,
+        d2h_bytes_per_s=figures.d2h_bytes_per_s,
+        disk_bytes_per_s=figures.disk_bytes_per_s,
+        idle_s=figures.idle_s,
+        recompute_ratio=figures.recompute_ratio,
+        recompute_form=figures.recompute_form,
         accuracy=generation.marking.result(),
     )
 
@@ -98,7 +104,11 @@ def run_record(summary: Summary, run: int, started: str) -> RunRecord:
         planned_output_tokens_per_s=0.0,
         binding=summary.binding,
         bound_share=summary.bound_share,
+        h2d_bytes_per_s=summary.h2d_bytes_per_s,
+        d2h_bytes_per_s=summary.d2h_bytes_per_s,
+        disk_bytes_per_s=summary.disk_bytes_per_s,
         flops_per_s=summary.flops_per_s,
+        idle_s=summary.idle_s,
         peak_gpu_bytes=summary.peak_gpu_bytes,
         peak_cpu_bytes=summary.peak_cpu_bytes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
 from tightrun.cli.generation import Generation
 from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
 from tightrun.cli.outcome import Span, run_record, stopped_before, summarise
+from tightrun.cli.pass_log import PassLog
 from tightrun.cli.report import SUMMARY_EVENT, latest_summary
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
 from tightrun.cli.summary import Summary, short_path
@@ -27,6 +28,7 @@ from tightrun.io.job import Job, JobError, load_job
 from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo, claim
 from tightrun.io.quantities import Tolerance
 from tightrun.io.reports import ReportWriter, read_runs
+from tightrun.io.trace import TraceWriter
 from tightrun.policies.plan import DoesNotFitError
 
 PROGRESS_EVENT_S = 30.0
@@ -180,15 +182,15 @@ class _Run:
 
     def _generate(self, scan: Scan, writer: OutputWriter, engine: Engine) -> Summary:
         reports = ReportWriter(self._place.report, self._number)
+        trace = TraceWriter(self._place.trace, self._number)
         generation = Generation(
             self._job, engine, writer, self._stop, self._view, self._options.show_prompts
         )
         self._view.phase("run")
         for line in engine.describe()[1:]:
             self._view.fact(line)
-        self._generation = generation
-        try:
-            generation.run(scan, reports)
+        with closing(reports), closing(trace), self._shown(generation):
+            generation.run(scan, PassLog(reports, trace))
             self._view.detail(units.rows(generation.tally.done))
             self._seal(writer, generation)
             allowed = self._options.allow_failures
@@ -196,9 +198,15 @@ class _Run:
             reports.run(run_record(summary, self._number, self._span.started))
             writer.events.event(SUMMARY_EVENT, run=self._number, **summary.as_json())
             return summary
+
+    @contextmanager
+    def _shown(self, generation: Generation) -> Iterator[None]:
+        """The generation is what the views and the log ask how far the run is."""
+        self._generation = generation
+        try:
+            yield
         finally:
             self._generation = None
-            reports.close()
 
     def _seal(self, writer: OutputWriter, generation: Generation) -> None:
         self._generation = None
