@@ -63,6 +63,13 @@ def test_in_order_every_batch_waits_for_every_transfer(batches: int) -> None:
     assert loop.device.now() == pytest.approx(batches * (layers * (transfer_s + 1) + 1))
 
 
+def test_in_order_nothing_is_sent_beside_computing_even_if_the_caller_runs_ahead() -> None:
+    loop = streaming(device(8.0, runs_ahead=True), host_slabs(range(6), SLAB), 7)
+    loop.in_order(batches=1)
+    loop.device.settle(loop.device.mark())
+    assert loop.device.now() == pytest.approx(6 * (8.0 + 1) + 1)
+
+
 @pytest.mark.parametrize("batches", [2, 8])
 @pytest.mark.parametrize("fetch_s", [0.25, 0.75])
 def test_kv_and_weights_share_the_link_without_a_rest(batches: int, fetch_s: float) -> None:
