@@ -9,9 +9,10 @@ from __future__ import annotations
 import gzip
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 import orjson
@@ -31,6 +32,8 @@ _CLOSING_BYTES = 1024
 _PID = 1000
 _TRACKS_PER_LANE = 100
 _RECENT = 64
+# Of two that begin together the longer comes first: the viewers draw the other below it.
+_START, _END = attrgetter("start_s"), attrgetter("end_s")
 
 
 class TraceWriter:
@@ -74,8 +77,9 @@ class TraceWriter:
         if self._file is None:
             self._file = self._disk.append(self._path, OPEN_TO_UMASK)
             self._put(_about("process_name", 0, "name", f"tightrun run {self._run}"), "[\n")
-        for event in self._events_of(record, spans):
-            self._put(event, ",\n")
+        self._put_pass(record)
+        for span in sorted(sorted(spans, key=_END, reverse=True), key=_START):
+            self._put_span(span)
         self._end_us = 1e6 * (record.started_s + record.elapsed_s)
         now_s = self._clock()
         if self._waiting_bytes >= _MEMBER_BYTES or now_s - self._written_s >= _MEMBER_SECONDS:
@@ -98,32 +102,38 @@ class TraceWriter:
             if self._file is not None:
                 self._file.abandon()
 
-    def _events_of(self, record: StepRecord, spans: Sequence[TraceSpan]) -> Iterator[str]:
+    def _put_pass(self, record: StepRecord) -> None:
         end_s = record.started_s + record.elapsed_s
         name = f"pass {record.iteration} {record.phase}"
         args = orjson.dumps(asdict(record) | {"run": self._run}).decode()
-        yield from self._event(PASS_LANE, name, record.started_s, end_s, args)
-        # Of two that begin together the longer comes first: the viewers draw the other below it.
-        for span in sorted(spans, key=lambda span: (span.start_s, -span.end_s)):
-            took_s = span.end_s - span.start_s
-            args = f'{{"pass":{span.iteration}'
-            if span.nbytes:
-                args += f',"bytes":{span.nbytes}'
-                args += f',"GB/s":{span.nbytes / took_s / 1e9:.3f}' if took_s > 0 else ""
-            yield from self._event(span.lane, span.name, span.start_s, span.end_s, args + "}")
+        self._put_event(PASS_LANE, name, record.started_s, end_s, args)
 
-    def _event(self, lane: str, name: str, begin_s: float, end_s: float, args: str) -> list[str]:
-        """The event, after the label of its track where that is new."""
-        begin, end = round(begin_s * 1e9), max(round(begin_s * 1e9), round(end_s * 1e9))
+    def _put_span(self, span: TraceSpan) -> None:
+        took_s = span.end_s - span.start_s
+        if span.nbytes and took_s > 0:
+            rate = f',"bytes":{span.nbytes},"GB/s":{span.nbytes / took_s / 1e9:.3f}'
+        else:
+            rate = f',"bytes":{span.nbytes}' if span.nbytes else ""
+        args = f'{{"pass":{span.iteration}{rate}}}'
+        self._put_event(span.lane, span.name, span.start_s, span.end_s, args)
+
+    def _put_event(self, lane: str, name: str, begin_s: float, end_s: float, args: str) -> None:
+        """Puts the event, after the label of its track where that is new."""
+        begin = round(begin_s * 1e9)
+        end = max(begin, round(end_s * 1e9))
         track, labels = self._tracks.place(lane, begin, end)
-        text = (
+        for label in labels:
+            self._put(label, ",\n")
+        quoted = orjson.dumps(name).decode()
+        event = (
             f'{{"ph":"X","pid":{_PID},"tid":{track},"ts":{begin / 1000:.3f},'
-            f'"dur":{(end - begin) / 1000:.3f},"name":{orjson.dumps(name).decode()},"args":{args}}}'
+            f'"dur":{(end - begin) / 1000:.3f},"name":{quoted},"args":{args}}}'
         )
-        return [*labels, text]
+        self._put(event, ",\n")
 
     def _put(self, event: str, before: str) -> None:
-        self._events += (before, event)
+        self._events.append(before)
+        self._events.append(event)
         self._waiting_bytes += len(event)
 
     def _hand_over(self, ending: str) -> None:
@@ -163,11 +173,11 @@ class _Track:
 
     def takes(self, begin: int, end: int) -> bool:
         """Enters the event if the track can show it; times in nanoseconds."""
-        if begin < self._last and not all(
-            b <= begin or end <= a or (a <= begin and end <= b) or (begin <= a and b <= end)
-            for a, b in self._recent
-        ):
-            return False
+        if begin < self._last:
+            for a, b in self._recent:
+                apart = b <= begin or end <= a
+                if not (apart or (a <= begin and end <= b) or (begin <= a and b <= end)):
+                    return False
         self._last = max(self._last, end)
         self._recent.append((begin, end))
         return True
@@ -179,12 +189,12 @@ class _Tracks:
     def __init__(self) -> None:
         self._lanes: dict[str, list[_Track]] = {lane: [] for lane in LANES}
 
-    def place(self, lane: str, begin: int, end: int) -> tuple[int, list[str]]:
+    def place(self, lane: str, begin: int, end: int) -> tuple[int, Sequence[str]]:
         """The number of the track for an event, and the events that label it where it is new."""
         tracks = self._lanes.setdefault(lane, [])
         for track in tracks:
             if track.takes(begin, end):
-                return track.number, []
+                return track.number, ()
         number = _TRACKS_PER_LANE * (1 + list(self._lanes).index(lane)) + len(tracks)
         tracks.append(_Track(number))
         tracks[-1].takes(begin, end)
