@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from tightrun.runtime.device import FileRange, Happening, Move, Urgency
-from tightrun.runtime.fake_device import FakeDevice
+from tightrun.runtime.device import Device, FileRange, Happening, Move, Urgency
 from tightrun.runtime.slab import Tier
 from tightrun.runtime.weights import StreamedWeights, Weights
 
@@ -65,7 +64,7 @@ class Loop:
 
     def __init__(
         self,
-        device: FakeDevice,
+        device: Device,
         weights: Weights,
         slabs: dict[int, StandInSlab],
         stages: int,
@@ -121,17 +120,19 @@ class Loop:
     def _compute(self, stage: int, batch: int) -> None:
         slab = self.slabs.get(stage)
         # As on a GPU, what the work will see is bound now, and read when its time comes.
-        work = partial(self._check, slab, slab.bound) if slab else partial(int)
+        work = partial(self._check, slab, slab.bound if slab else None)
         self.device.compute(f"compute {stage} {batch}", work)
 
-    def _check(self, slab: StandInSlab, bound: torch.Tensor | None) -> None:
+    def _check(self, slab: StandInSlab | None, bound: torch.Tensor | None) -> None:
+        if slab is None:
+            return
         assert bound is not None
         assert torch.equal(bound, slab.bytes), f"layer {slab.layer} computed before it was there"
         self.computed += 1
 
 
 def streaming(
-    device: FakeDevice,
+    device: Device,
     slabs: dict[int, StandInSlab],
     stages: int,
     slots: int = 2,
@@ -143,6 +144,6 @@ def streaming(
     return Loop(device, weights, slabs, stages, kv_bytes)
 
 
-def batch_seconds(seconds: float):
+def batch_seconds(seconds: float) -> Callable[[str], float]:
     """Durations of computing: `seconds` for each batch and stage, nothing for what is not ours."""
     return lambda name: seconds if name.startswith("compute") else 0.0

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tightrun.runtime.device import FileRange, LaneSpan, Move, Urgency
-from tightrun.runtime.fake_device import FakeDevice
+from tightrun.runtime.fake_device import FakeDevice, FakeLink
 from tightrun.runtime.memory import OutOfMemoryError
 
 
-def device(**options) -> FakeDevice:
+def device(**options: Any) -> FakeDevice:
     """1,000 bytes/s each way in pieces of 100 bytes; a compute takes its name in seconds."""
     durations = options.pop("durations", lambda name: float(name) if name[:1].isdigit() else 0.0)
     rates = {"h2d": 1000.0, "d2h": 1000.0, "disk_read": 1000.0} | options
@@ -148,6 +149,7 @@ def test_the_spans_are_what_the_lanes_did_since_the_last_call() -> None:
 
 def test_a_link_may_change_its_speed_in_mid_run() -> None:
     fake = device()
+    assert isinstance(fake.link_in, FakeLink)
     fake.link_in.bytes_per_s = 500.0
     fake.settle(fake.link_in.send([move(1000)], Urgency.FETCH, "copy"))
     assert fake.now() == pytest.approx(2.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tightrun.runtime.fake_device import FakeDevice
 SLAB = 64 * 1024
 
 
-def device(transfer_s: float, **options) -> FakeDevice:
+def device(transfer_s: float, **options: Any) -> FakeDevice:
     """A link that takes `transfer_s` seconds for a slab."""
     rates = {"h2d": SLAB / transfer_s} | options
     return FakeDevice(batch_seconds(1.0), piece_bytes=SLAB // 64, **rates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.streaming import StandInSlab, batch_seconds, host_slabs, streaming
+from tightrun.runtime.cpu_device import CpuDevice
+from tightrun.runtime.device import Device
+from tightrun.runtime.emulated_device import EmulatedDevice
 from tightrun.runtime.fake_device import FakeDevice
 from tightrun.runtime.weights import ResidentWeights, StreamedWeights
 
 KIB = 1024
 
 
-def device(**options) -> FakeDevice:
+def device(**options: Any) -> FakeDevice:
     """A second for a batch and stage, 16 KiB/s in, unless said otherwise."""
     durations = options.pop("durations", batch_seconds(1.0))
     return FakeDevice(durations, piece_bytes=4 * KIB, **({"h2d": 16.0 * KIB} | options))
@@ -73,6 +77,38 @@ def test_every_byte_is_there_before_its_stage_computes(data: st.DataObject, tmp_
         computed += batches * len(slabs)
     fake.settle(fake.mark())
     assert loop.computed == computed
+
+
+@pytest.mark.parametrize("kind", ["emulated", "cpu"])
+@pytest.mark.parametrize("seed", range(6))
+def test_threads_that_come_late_change_nothing(kind: str, seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    slabs = {
+        layer: StandInSlab(
+            layer,
+            4 * KIB * chance.randint(1, 20),
+            tmp_path / f"{layer}" if chance.random() < 0.5 else None,
+        )
+        for layer in range(0, 7, chance.randint(1, 2))
+    }
+    fast = 200.0 * KIB * KIB
+
+    def delay(_: str) -> float:
+        return chance.choice([0.0, 0.0, 0.002])
+
+    if kind == "cpu":
+        threads: Device = CpuDevice(KIB**2, delay=delay)
+    else:
+        threads = EmulatedDevice(KIB**2, KIB**2, fast, fast, fast / 2, delay=delay)
+    loop = streaming(threads, slabs, 8, chance.randint(1, 3), staging=2 if kind != "cpu" else 0)
+    try:
+        for batches in (1, 3, 8):
+            loop.sliced(batches)
+        loop.static(batches=2)
+        loop.in_order(batches=2)
+    finally:
+        threads.close()
+    assert loop.computed == (1 + 3 + 8 + 2 + 2) * len(slabs)
 
 
 @pytest.mark.parametrize("layers", [[0], [3], [0, 1, 2, 3, 4, 5], [1, 3, 5], [0, 5]])

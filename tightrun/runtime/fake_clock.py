@@ -42,7 +42,6 @@ class Lane:
 
     def __init__(self, name: str, clock: Clock, strict: bool = False) -> None:
         self.name = name
-        self.busy_s = 0.0
         self.free_at = 0.0
         self.under_way: tuple[Item, Piece] | None = None
         self._clock = clock
@@ -74,7 +73,6 @@ class Lane:
         piece = item.rest.pop(0) if item.rest and item.error is None else Piece(0.0)
         self.under_way = item, piece
         self.free_at = now + piece.seconds
-        self.busy_s += piece.seconds
 
     def put_down(self) -> None:
         """End the piece under way, and its item with the last one."""

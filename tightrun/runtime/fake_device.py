@@ -13,7 +13,15 @@ from functools import partial
 
 import torch
 
-from tightrun.runtime.device import FileRange, Happening, LaneSpan, Move, Urgency
+from tightrun.runtime.device import (
+    FileRange,
+    Happening,
+    HostLane,
+    LaneSpan,
+    Link,
+    Move,
+    Urgency,
+)
 from tightrun.runtime.fake_clock import Clock, Item, Lane, Piece
 from tightrun.runtime.memory import Ledger
 
@@ -36,15 +44,12 @@ class FakeLink:
         assert bytes_per_s > 0
         self.name = name
         self.moved_bytes = 0
+        self.busy_s = 0.0
         self.bytes_per_s = bytes_per_s  # may be changed in mid-run
         self._latency_s = latency_s
         self._piece_bytes = piece_bytes
         self._delay = delay
         self._lane = Lane(name, clock)
-
-    @property
-    def busy_s(self) -> float:
-        return self._lane.busy_s
 
     def send(
         self,
@@ -63,9 +68,10 @@ class FakeLink:
         for begin in range(0, move.nbytes, self._piece_bytes):
             end = min(move.nbytes, begin + self._piece_bytes)
             seconds = (end - begin) / self.bytes_per_s + (0.0 if begin else self._latency_s)
-            yield Piece(seconds, partial(self._land, move, begin, end))
+            yield Piece(seconds, partial(self._land, move, begin, end, seconds))
 
-    def _land(self, move: Move, begin: int, end: int) -> None:
+    def _land(self, move: Move, begin: int, end: int, seconds: float) -> None:
+        self.busy_s += seconds
         self.moved_bytes += end - begin
         if move.target.is_meta:
             return
@@ -79,16 +85,19 @@ class FakeHostLane:
     """The host lane of the fake device: work in the order it was sent."""
 
     def __init__(self, clock: Clock, durations: Callable[[str], float]) -> None:
+        self.busy_s = 0.0
         self._durations = durations
         self._lane = Lane("cpu", clock, strict=True)
 
-    @property
-    def busy_s(self) -> float:
-        return self._lane.busy_s
-
     def send(self, work: Callable[[], None], name: str, after: Sequence[Happening] = ()) -> Item:
         """Take the work on; it begins when all of `after` has happened, and well."""
-        return self._lane.put(Item(name, [Piece(self._durations(name), work)], tuple(after)))
+        seconds = self._durations(name)
+
+        def land() -> None:
+            self.busy_s += seconds
+            work()
+
+        return self._lane.put(Item(name, [Piece(seconds, land)], tuple(after)))
 
 
 class FakeDevice:
@@ -121,18 +130,18 @@ class FakeDevice:
         self._clock = Clock()
         self._durations = durations
         self._runs_ahead = runs_ahead
+        self.computing_s = 0.0
         self._computing = Lane("compute", self._clock, strict=True)
         self._gates: tuple[Happening, ...] = ()
         self._last: Item | None = None
-        ways = (("h2d", h2d), ("d2h", d2h), ("disk", disk_read))
-        self.link_in, self.link_out, self.disk = (
-            FakeLink(name, self._clock, rate, latency_s, piece_bytes, delay) for name, rate in ways
-        )
-        self.host = FakeHostLane(self._clock, durations)
 
-    @property
-    def computing_s(self) -> float:
-        return self._computing.busy_s
+        def link(name: str, bytes_per_s: float) -> FakeLink:
+            return FakeLink(name, self._clock, bytes_per_s, latency_s, piece_bytes, delay)
+
+        self.link_in: Link = link("h2d", h2d)
+        self.link_out: Link = link("d2h", d2h)
+        self.disk: Link = link("disk", disk_read)
+        self.host: HostLane = FakeHostLane(self._clock, durations)
 
     def now(self) -> float:
         return self._clock.now
@@ -149,7 +158,13 @@ class FakeDevice:
 
     def compute(self, name: str, work: Callable[[], None]) -> None:
         """Do the work on the compute lane; the clock goes on to its end, but if `runs_ahead`."""
-        self._put(Item(name, [Piece(self._durations(name), work)]))
+        seconds = self._durations(name)
+
+        def land() -> None:
+            self.computing_s += seconds
+            work()
+
+        self._put(Item(name, [Piece(seconds, land)]))
 
     def mark(self) -> Item:
         """The point at which everything computed so far is done."""
