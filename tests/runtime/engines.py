@@ -10,7 +10,8 @@ from typing import Any
 
 from tightrun.core import Completion, Request, SamplingParams, StepRecord
 from tightrun.runtime.engine import Engine
-from tightrun.runtime.loading import LoadedModel, load
+from tightrun.runtime.loaded_model import LoadedModel
+from tightrun.runtime.loading import load
 from tightrun.runtime.options import EngineOptions
 
 

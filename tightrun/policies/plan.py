@@ -80,6 +80,12 @@ class Plan:
         return self.kv_blocks * self.block_tokens
 
     @property
+    def longest_tokens(self) -> int:
+        """The longest sequence there is room for, on the device or off it."""
+        off = min(self.workspace_blocks, max(self.host_blocks, self.activation_blocks))
+        return max(self.kv_blocks, off) * self.block_tokens
+
+    @property
     def sequences(self) -> int:
         """The most sequences that run together."""
         return self.batch_size * self.batches

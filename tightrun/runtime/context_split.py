@@ -14,7 +14,6 @@ from tightrun.runtime.batch_context import EVERYTHING, Part, replay_end
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.sequence import Kept, Sequence
 
-
 # A context that is kept as keys and values is computed again to be kept as activations only for
 # a sequence that may write so many tokens more.
 WORTH_A_REPLAY = 32
@@ -40,10 +39,11 @@ class ContextSplit:
 
     def split(self, segments: list[Segment], recomputed: float, ratio: float) -> SplitBatch:
         """Apply the decision to a batch: `recomputed` tokens of its context, and that share of
-        what the pass adds to it."""
+        what is not computed of it yet."""
         offloaded = _offloaded(segments)
         before = {id(s.sequence): (s.sequence.kept, dict(s.sequence.states)) for s in offloaded}
-        budget = recomputed + ratio * sum(s.tokens for s in offloaded)
+        # All of a prompt is decided when its first chunk is computed.
+        budget = recomputed + ratio * sum(s.sequence.uncomputed for s in offloaded)
         if self._form == "tokens":
             self._share_tokens(offloaded, budget)
         elif self._form == "activations":
@@ -57,9 +57,7 @@ class ContextSplit:
             if sequence.offloaded:
                 kept, states = before[id(sequence)]
                 shared = sequence.shared * self._cache.block_tokens
-                end = replay_end(
-                    sequence.computed, self._cache.block_tokens, kept, sequence.kept
-                )
+                end = replay_end(sequence.computed, self._cache.block_tokens, kept, sequence.kept)
                 parts.append(
                     Part(
                         sequence=sequence,
@@ -90,7 +88,7 @@ class ContextSplit:
         size = self._cache.block_tokens
         for segment in segments:
             sequence = segment.sequence
-            length = sequence.computed + segment.tokens - sequence.shared * size
+            length = len(sequence.tokens) - sequence.shared * size
             end = sequence.shared + _blocks(budget, length, size)
             budget -= length if end >= EVERYTHING else (end - sequence.shared) * size
             self._keep(sequence, Kept(end, end))
@@ -109,7 +107,7 @@ class ContextSplit:
 
         for segment in sorted(segments, key=rank):
             sequence = segment.sequence
-            length = sequence.computed + segment.tokens - sequence.shared * size
+            length = len(sequence.tokens) - sequence.shared * size
             end = sequence.shared + _blocks(budget, length, size)
             now = sequence.kept.stored_from
             held = min(now, self._cache.blocks_for(sequence.computed))

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from tightrun.runtime.memory import Ledger
 
@@ -37,8 +38,8 @@ class FileRange:
 class Move:
     """One plain copy: `target` a contiguous uint8 tensor `[bytes]`, `source` another or a file's."""
 
-    target: torch.Tensor
-    source: torch.Tensor | FileRange
+    target: Tensor
+    source: Tensor | FileRange
 
     @property
     def nbytes(self) -> int:
@@ -122,13 +123,13 @@ class Device(Protocol):
     def now(self) -> float:
         """Seconds of the device's clock."""
 
-    def empty(self, nbytes: int, arena: str) -> torch.Tensor:
+    def empty(self, nbytes: int, arena: str) -> Tensor:
         """Device memory, uint8 `[nbytes]`, aligned to 4096 bytes.
 
         Raises OutOfMemoryError if the ledger would be exceeded.
         """
 
-    def empty_host(self, nbytes: int, arena: str) -> torch.Tensor:
+    def empty_host(self, nbytes: int, arena: str) -> Tensor:
         """Host memory the links can read and write at full speed (pinned), uint8 `[nbytes]`."""
 
     def compute(self, name: str, work: Callable[[], None]) -> None:

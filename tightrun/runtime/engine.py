@@ -11,7 +11,7 @@ import torch
 
 from tightrun.core import Completion, Request, StepRecord, TraceSpan
 from tightrun.policies.cost import bound_of_block
-from tightrun.policies.kv import Distributor, PassMeasured
+from tightrun.policies.kv import PassMeasured
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
     Accounts,
@@ -28,7 +28,8 @@ from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.kernel_choice import is_token_major
 from tightrun.runtime.kv_cache import KVCache, Rooms
-from tightrun.runtime.loading import LoadedModel, Notify, load
+from tightrun.runtime.loaded_model import LoadedModel, Notify
+from tightrun.runtime.loading import load
 from tightrun.runtime.loop import LOOPS
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
@@ -142,7 +143,7 @@ class Engine:
             requests,
             self._loaded.tokenizer,
             # Where memory holds fewer tokens than the context, no longer sequence can run.
-            min(self.plan.context, self.plan.kv_tokens),
+            min(self.plan.context, self.plan.longest_tokens),
             self.shape.vocab,
             self._loaded.rope_sides,
             truncate=self.options.on_overflow == "truncate_left",

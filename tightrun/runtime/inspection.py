@@ -7,6 +7,7 @@ paged, chunked path, and both must agree.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
     name = type(model).__name__
     config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     _, _, layers = find_layers(model)
-    prompts = _probe_prompts(config.vocab_size, device)
+    prompts = probe_prompts(config.vocab_size, device)
     try:
         with torch.inference_mode():
             expected, tuples = _reference(model, layers, prompts)
@@ -87,18 +88,18 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
     cut.learn_return_types(tuples)
     try:
         with torch.inference_mode():
-            whole = _shape_of(cut, prompts[0], config)
+            whole = shape_of(cut, prompts[0], config)
             shape = replace(whole, context=exact_context(name, config, whole))
             sides = find_rope_sides(cut, config, device)
             dtype = next(p.dtype for p in layers.parameters() if p.is_floating_point())
-            got = _packed(cut, shape, prompts, dtype, device)
+            got = packed_logits(cut, shape, prompts, dtype, device)
     except UnsupportedAttentionError as error:
         raise ModelRefusedError(f"{name} cannot be run: {error}") from error
     except ModelRefusedError:
         raise
     except (TypeError, RuntimeError, AttributeError, ValueError, LookupError) as error:
         raise ModelRefusedError(f"{name} cannot be cut at its layers: {error}") from error
-    _compare(name, expected, got, dtype)
+    compare_logits(name, expected, got, dtype)
     notes = []
     if shape.context < whole.context:
         notes.append(
@@ -113,7 +114,7 @@ def inspect_model(model: nn.Module, device: torch.device) -> InspectedModel:
     return InspectedModel(cut, shape, sides, dtype, tuple(notes))
 
 
-def _probe_prompts(vocab: int, device: torch.device) -> list[torch.Tensor]:
+def probe_prompts(vocab: int, device: torch.device) -> list[torch.Tensor]:
     return [(torch.arange(n, device=device) * 7919 + 31 * n + 1) % vocab for n in PROBE_LENGTHS]
 
 
@@ -138,8 +139,16 @@ def _reference(
     return torch.stack(logits).float(), tuples
 
 
-def _shape_of(cut: CutModel, prompt: torch.Tensor, config: Any) -> ModelShape:
-    """Read widths off the attention calls themselves. Raises ModelRefusedError."""
+def shape_of(
+    cut: CutModel,
+    prompt: torch.Tensor,
+    config: Any,
+    before: Callable[[int], None] = lambda _layer: None,
+) -> ModelShape:
+    """Read widths off the attention calls themselves; `before` is told of each layer that is run.
+
+    Raises ModelRefusedError.
+    """
     seen: list[LayerShape] = []
     calls: Counter[int] = Counter()
 
@@ -170,6 +179,7 @@ def _shape_of(cut: CutModel, prompt: torch.Tensor, config: Any) -> ModelShape:
     cut.answer_attention(note)
     cut.prelude(batch)
     for index, layer in enumerate(cut.layers):
+        before(index)
         cut.run_layer(index, batch)
         if calls[index] != 1:
             raise ModelRefusedError(
@@ -232,7 +242,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
-def _packed(
+def packed_logits(
     cut: CutModel,
     shape: ModelShape,
     prompts: list[torch.Tensor],
@@ -261,7 +271,9 @@ def _packed(
     return torch.stack([logits[id(s)] for s in sequences]).float()
 
 
-def _compare(name: str, expected: torch.Tensor, got: torch.Tensor, dtype: torch.dtype) -> None:
+def compare_logits(
+    name: str, expected: torch.Tensor, got: torch.Tensor, dtype: torch.dtype
+) -> None:
     spread = expected - expected.mean(-1, keepdim=True)
     distance = (got - expected).norm(dim=-1) / spread.norm(dim=-1).clamp_min(1e-12)
     worst = float(distance.median() if dtype != torch.float32 else distance.max())

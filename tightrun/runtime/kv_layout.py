@@ -59,7 +59,7 @@ class KVLayout:
         self, typed: torch.Tensor, count: int, stride: int, offset: int, heads: int, dim: int
     ) -> torch.Tensor:
         size = self.block_tokens
-        offset += typed.storage_offset()
+        offset += int(typed.storage_offset())
         if self.token_major:
             shape, strides = (count, size, heads, dim), (stride, heads * dim, dim, 1)
             return typed.as_strided(shape, strides, offset).transpose(1, 2)

@@ -9,6 +9,7 @@ the model's own norm, head and logit scaling come out. No family-specific code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,17 @@ class CutModel:
         for layer, call in zip(self.layers, self._calls, strict=True):
             tell_attention_modules(layer, call)
         setattr(self._parent, self._name, nn.ModuleList(self._taps))
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.ModuleList]:
+        """The model with its own layers in their place, as long as this lasts."""
+        taps = getattr(self._parent, self._name)
+        layers = nn.ModuleList(self.layers)
+        setattr(self._parent, self._name, layers)
+        try:
+            yield layers
+        finally:
+            setattr(self._parent, self._name, taps)
 
     def answer_attention(self, handler: AttentionHandler) -> AttentionHandler:
         """Let `handler` answer the attention calls of every layer; returns who did until now."""

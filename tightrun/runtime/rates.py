@@ -18,11 +18,16 @@ SECONDS_PER_POINT = 0.02
 MEMORY_BYTES = 128 * 2**20
 
 
-def probe_rates(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> Rates:
-    """Best rate of a few runs at each number of rows, for a product of this model's width."""
+def probe_rates(
+    shape: ModelShape, dtype: torch.dtype, device: torch.device, *, packed: bool = True
+) -> Rates:
+    """Best rate of a few runs at each number of rows, for a product of this model's width.
+
+    With `packed`, weights are laid out beforehand where that exists.
+    """
     linear = nn.Linear(shape.hidden, shape.widest, bias=False, dtype=dtype, device=device)
     flops_per_row = 2.0 * shape.hidden * shape.widest
-    if can_prepack(device, dtype):
+    if packed and can_prepack(device, dtype):
         prepack(linear, ROWS[-1])
     points = []
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a pass does to a batch at a stage: its context arrives, it computes, its context goes out."""
+"""What a pass does to a batch at a stage: its context comes, it computes, its context goes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""A model that is ready to run, and what was decided for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from tightrun.policies.forms import Form
+from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.kv import Distributor
+from tightrun.policies.plan import Plan, Workload
+from tightrun.policies.shape import ModelShape
+from tightrun.runtime.attention import AttentionKernel
+from tightrun.runtime.device import Device
+from tightrun.runtime.model import CutModel
+from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.pass_plan import WeightTraffic
+from tightrun.runtime.projection import Projection
+from tightrun.runtime.rope_sides import RopeSides
+from tightrun.runtime.skeleton import Skeleton
+from tightrun.runtime.tokenizer import Tokenizer
+from tightrun.runtime.weights import ResidentWeights, Weights
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory, known to run exactly when cut, and what was decided for it."""
+
+    cut: CutModel
+    shape: ModelShape
+    dtype: torch.dtype
+    device: torch.device
+    rope_sides: RopeSides
+    tokenizer: Tokenizer
+    ends: frozenset[int]
+    hardware: Hardware
+    rates: Rates
+    plan: Plan
+    kernel: AttentionKernel
+    accelerator: Device
+    options: EngineOptions
+    weights: Weights = field(default_factory=ResidentWeights)
+    weight_traffic: WeightTraffic = field(default_factory=WeightTraffic)
+    projection: Projection | None = None
+    form: Form = "none"
+    skeleton: Skeleton | None = None
+
+    def distributor(self) -> Distributor:
+        """What decides, pass by pass, how much of the context off the device is recomputed."""
+        projection, layers = self.projection, len(self.shape.layers)
+        return Distributor(
+            self.shape,
+            self.rates,
+            self.form,
+            self.plan.block_tokens,
+            forced=self.options.recompute if self.form != "none" else None,
+            activation_bytes=projection.width * self.dtype.itemsize * layers if projection else 0,
+            projection_flops_per_token=(
+                float(sum(map(projection.flops_per_token, range(layers)))) if projection else 0.0
+            ),
+            most_rows=self.plan.most_rows,
+        )
+
+    def close(self) -> None:
+        """End the device's links and close the checkpoint's files."""
+        self.accelerator.close()
+        if self.skeleton is not None:
+            self.skeleton.close()
+
+
+def load_tokenizer(options: EngineOptions) -> Tokenizer:
+    return Tokenizer(
+        options.tokenizer or options.model,
+        revision=None if options.tokenizer else options.revision,
+        trust_remote_code=options.trust_remote_code,
+        chat=options.chat,
+        system=options.system,
+    )
+
+
+def workload(options: EngineOptions) -> Workload:
+    longest = None
+    if options.prompt_bytes is not None:
+        # A token stands for a byte at least; templates and special tokens add some.
+        longest = options.prompt_bytes + 1024 + options.max_tokens
+    return Workload(options.rows, options.sampling_n, longest)

@@ -1,0 +1,285 @@
+"""From options to a model that is larger than its device: built without weights, planned for, and
+its layers brought where the plan wants them: on the device, in host memory, on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+from transformers import PretrainedConfig
+
+from tightrun.policies.forms import Form, Recipe, choose_form, recipe_of
+from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
+from tightrun.policies.plan import DoesNotFitError, Plan
+from tightrun.policies.shape import ModelShape
+from tightrun.runtime.checkpoint import ModelSource, compute_dtype
+from tightrun.runtime.cpu_attention import CpuAttention
+from tightrun.runtime.device import Device, Move
+from tightrun.runtime.fusing import fuse
+from tightrun.runtime.inspection import paged_attention
+from tightrun.runtime.inspection_streamed import learn_streamed, prove_streamed
+from tightrun.runtime.kernel_choice import choose_kernel
+from tightrun.runtime.link_rates import links_running, with_links
+from tightrun.runtime.links import Delay
+from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
+from tightrun.runtime.machines import make_device
+from tightrun.runtime.model import CutModel
+from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.pass_plan import WeightTraffic
+from tightrun.runtime.projection import Projection
+from tightrun.runtime.projection_trial import find_projection
+from tightrun.runtime.rates import probe_rates
+from tightrun.runtime.rope_sides import RopeSides
+from tightrun.runtime.skeleton import Skeleton, open_skeleton
+from tightrun.runtime.slab import Slab, Tier
+from tightrun.runtime.tokenizer import end_tokens
+from tightrun.runtime.weights import ResidentWeights, StreamedWeights, Weights
+
+DISK_PROBE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shaken:
+    """What a test changes of an offloaded run: the plan's sizes, and when transfers end."""
+
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+    delay: Delay | None = None
+
+
+def load_offloaded(
+    options: EngineOptions,
+    source: ModelSource,
+    config: PretrainedConfig,
+    hardware: Hardware,
+    device: torch.device,
+    notify: Notify,
+    shaken: Shaken,
+) -> LoadedModel:
+    """Plan for the model from its headers, bring its weights where the plan wants them, prove it.
+
+    Raises ModelRefusedError for a model that cannot be run exactly, DoesNotFitError with the sum.
+    """
+    tokenizer = load_tokenizer(options)
+    dtype = compute_dtype(source.dtype, config, device)
+    accelerator = make_device(options, hardware, device, notify, shaken.delay)
+    skeleton = open_skeleton(source, config, dtype)
+    try:
+        loaded = _Layers(options, accelerator, skeleton, dtype, notify)
+        cut, shape, sides, attention = loaded.learn()
+        rates = loaded.probe(shape)
+        plan = shaken.plan(loaded.plan(shape, hardware, rates))
+        weights, traffic = loaded.bring(plan)
+        prove_streamed(
+            cut, shape, attention, dtype, device, loaded.bound, prompts=1 if plan.disk_layers else 4
+        )
+        kernel = choose_kernel(
+            shape, plan.block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
+        )
+        if isinstance(kernel, CpuAttention) and dtype == torch.bfloat16:
+            loaded.fuse(kernel)
+        form, projection, plan = loaded.choose_form(cut, shape, rates, plan)
+        cut.answer_attention(paged_attention(kernel))
+        for note in skeleton.notes:
+            notify(note)
+        return LoadedModel(
+            cut=cut,
+            shape=shape,
+            dtype=dtype,
+            device=device,
+            rope_sides=sides,
+            tokenizer=tokenizer,
+            ends=end_tokens(options.model, options.revision, tokenizer, config),
+            hardware=hardware,
+            rates=rates,
+            plan=plan,
+            kernel=kernel,
+            accelerator=accelerator,
+            options=options,
+            weights=weights,
+            weight_traffic=traffic,
+            projection=projection,
+            form=form,
+            skeleton=skeleton,
+        )
+    except BaseException:
+        accelerator.close()
+        skeleton.close()
+        raise
+
+
+class _Layers:
+    """The layers of a skeleton on their way to where the plan wants them."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        device: Device,
+        skeleton: Skeleton,
+        dtype: torch.dtype,
+        notify: Notify,
+    ) -> None:
+        self._options, self._device, self._skeleton = options, device, skeleton
+        self._dtype, self._notify = dtype, notify
+        self._weights: Weights = ResidentWeights()
+
+    def learn(self) -> tuple[CutModel, ModelShape, RopeSides, str]:
+        """Load what surrounds the layers, and read the shape off layers of zeros."""
+        self._device.memory.take(self._skeleton.outer_bytes, "outer")
+        self._skeleton.load_outer(self._device.torch)
+        layers = range(len(self._skeleton.layers))
+        # Given back before any arena is taken.
+        largest = max(self._skeleton.slab_bytes(layer) for layer in layers)
+        empty = torch.zeros(largest, dtype=torch.uint8, device=self._device.torch)
+        return learn_streamed(
+            self._skeleton.model,
+            self._device.torch,
+            lambda layer: self._skeleton.layout(layer).bindings(empty).bind(),
+        )
+
+    def probe(self, shape: ModelShape) -> Rates:
+        """What the device and its links can do, where the job's machine does not say it."""
+        machine = self._options.machine
+        with links_running(self._device):
+            rates = probe_rates(shape, self._dtype, self._device.torch, packed=False)
+        if machine is not None and machine.flops and machine.device != "emulated":
+            rates = replace(rates, flops_per_s=machine.flops)
+        return with_links(rates, self._device, machine, self._disk_probe())
+
+    def plan(self, shape: ModelShape, hardware: Hardware, rates: Rates) -> Plan:
+        """Raises DoesNotFitError."""
+        skeleton, options = self._skeleton, self._options
+        tier: Tier = "disk" if self._device.kind == "cpu" else "host"
+        sizes = tuple(skeleton.slab_bytes(i, tier) for i in range(len(skeleton.layers)))
+        beside = 0
+        if options.machine is None or options.machine.cpu_memory is None:
+            beside = psutil.Process().memory_info().rss
+            if self._device.torch.type == "cpu":
+                beside -= skeleton.outer_bytes
+        plan = plan_offloaded(
+            shape,
+            WeightSizes(sizes, skeleton.outer_bytes),
+            hardware.device_memory,
+            hardware.host_memory,
+            rates,
+            self._device.kind,
+            workload(options),
+            PolicyAsked(
+                options.batch_size, options.batches, options.recompute, options.recompute_form
+            ),
+            options.context,
+            host_beside=max(0, beside),
+        )
+        if plan.disk_layers and options.disk == 0:
+            raise DoesNotFitError(
+                f"does not fit: {len(plan.disk_layers)} layers would have to be read from the "
+                "disk in every pass, but limits.disk is 0. Allow the disk, or raise "
+                "limits.cpu_memory."
+            )
+        return plan
+
+    def bring(self, plan: Plan) -> tuple[Weights, WeightTraffic]:
+        """Read resident layers into device memory, others into host memory, or find them on the
+        disk; returns the loader of those that are streamed."""
+        skeleton, device = self._skeleton, self._device
+        count = len(skeleton.layers)
+        resident = set(range(count) if plan.resident_layers is None else plan.resident_layers)
+        slabs: dict[int, Slab] = {}
+        for layer in range(count):
+            self._notify(f"loading layer {layer + 1} of {count}")
+            size = skeleton.slab_bytes(layer)
+            if layer in resident:
+                self._settle_layer(layer, device.empty(size, "weights"))
+            elif layer in plan.disk_layers:
+                slabs[layer] = skeleton.slab(layer, self._options.spill or Path())
+            else:
+                slabs[layer] = skeleton.slab(layer, device.empty_host(size, "weights"))
+        if not slabs:
+            return self._weights, WeightTraffic()
+        self._weights = StreamedWeights(
+            device,
+            slabs,
+            count + 1,
+            plan.slots,
+            poison=self._options.poison,
+            staging=plan.staging_slots,
+        )
+        on_disk = sum(slabs[x].nbytes for x in plan.disk_layers)
+        on_link = sum(x.nbytes for x in slabs.values()) if device.kind != "cpu" else 0
+        return self._weights, WeightTraffic(on_link, on_disk)
+
+    @contextmanager
+    def bound(self, layer: int) -> Iterator[None]:
+        """The layer's weights are there as long as this lasts."""
+        self._weights.load(layer)
+        yield
+        self._weights.drop(layer)
+
+    def fuse(self, kernel: CpuAttention) -> None:
+        for layer, module in enumerate(self._skeleton.layers):
+            with self.bound(layer):
+                fuse(module, kernel.kernels)
+
+    def choose_form(
+        self, cut: CutModel, shape: ModelShape, rates: Rates, plan: Plan
+    ) -> tuple[Form, Projection | None, Plan]:
+        """In which form context may be recomputed here; says once if in none.
+
+        Raises ValueError where activations are asked for and the model has none.
+        """
+        options = self._options
+        if not plan.workspace_blocks or options.policy in ("static", "sync"):
+            if options.recompute:
+                why = (
+                    "all of the context is on the device"
+                    if not plan.workspace_blocks
+                    else f"policy {options.policy} recomputes nothing"
+                )
+                self._notify(f"policy.recompute has no effect: {why}")
+            return "none", None, replace(plan, activation_blocks=0)
+        projection, reason = None, ""
+        if options.recompute_form != "tokens":
+            projection, reason = find_projection(cut, self._device.torch, self.bound)
+            if projection is None:
+                self._notify(reason)
+        layers = range(len(shape.layers))
+        recipe: Recipe = recipe_of(shape, projects=False)
+        if projection is not None:
+            recipe = replace(
+                recipe,
+                activation_bytes=projection.width * self._dtype.itemsize * len(layers),
+                projection_flops=float(sum(map(projection.flops_per_token, layers))),
+            )
+        asked = options.recompute_form
+        if asked == "auto" and not plan.activation_blocks:
+            asked = "tokens"
+        form, why = choose_form(recipe, rates, asked, options.recompute)
+        self._notify(why)
+        if form != "activations":
+            return form, None, replace(plan, activation_blocks=0)
+        return form, projection, plan
+
+    def _settle_layer(self, layer: int, place: torch.Tensor) -> None:
+        """Read a layer into device memory to stay."""
+        if place.device.type == "cpu":
+            self._skeleton.slab(layer, place).bindings(place).bind()
+            return
+        through = torch.empty(place.numel(), dtype=torch.uint8)
+        slab = self._skeleton.slab(layer, through)
+        place.copy_(through)
+        slab.bindings(place).bind()
+
+    def _disk_probe(self) -> list[Move]:
+        """Reads of a part of what is on the disk anyway."""
+        skeleton = self._skeleton
+        if not skeleton.reads_directly(0):
+            return []
+        slab = skeleton.slab(0, self._options.spill or Path())
+        end = min(slab.nbytes, DISK_PROBE_BYTES)
+        room = torch.empty(slab.nbytes + 4096, dtype=torch.uint8)
+        begin = -room.data_ptr() % 4096
+        return list(slab.moves(0, end - end % slab.grain or end, room[begin : begin + slab.nbytes]))

@@ -1,0 +1,71 @@
+"""The device of a job: found here, or emulated as the job file describes it."""
+
+from __future__ import annotations
+
+import torch
+
+from tightrun.policies.hardware import Budget, Hardware
+from tightrun.runtime.cpu_device import CpuDevice
+from tightrun.runtime.device import Device
+from tightrun.runtime.emulated_device import EmulatedDevice
+from tightrun.runtime.limits import choose_device, detect_hardware
+from tightrun.runtime.links import Delay
+from tightrun.runtime.loaded_model import Notify
+from tightrun.runtime.options import EngineOptions
+
+
+def is_emulated(options: EngineOptions) -> bool:
+    return options.machine is not None and options.machine.device == "emulated"
+
+
+def torch_device_of(options: EngineOptions) -> torch.device:
+    """Where torch computes. Raises ValueError for a device that is not there."""
+    return torch.device("cpu") if is_emulated(options) else choose_device(options.device)
+
+
+def hardware_of(options: EngineOptions, device: torch.device) -> Hardware:
+    """The memories that may be used. Raises ValueError for an emulated device without a size."""
+    found = detect_hardware(device, options.gpu_memory, options.cpu_memory)
+    machine = options.machine
+    if machine is None:
+        return found
+    host = found.host_memory
+    if machine.cpu_memory is not None:
+        host = Budget(int(options.cpu_memory), "hardware.cpu_memory")
+    if machine.device == "cpu":
+        return Hardware("cpu", host, host, found.cores)
+    if machine.device == "cuda":
+        return Hardware(found.device, found.device_memory, host, found.cores)
+    if machine.gpu_memory is None:
+        raise ValueError("hardware: an emulated device needs gpu_memory, such as 400MiB")
+    own = Budget(int(options.gpu_memory), "hardware.gpu_memory")
+    return Hardware("emulated", own, host, found.cores)
+
+
+def make_device(
+    options: EngineOptions,
+    hardware: Hardware,
+    device: torch.device,
+    notify: Notify,
+    delay: Delay | None = None,
+) -> Device:
+    """The device with its links and its ledgers."""
+    machine = options.machine
+    own, host = hardware.device_memory.bytes, hardware.host_memory.bytes
+    if device.type == "cuda":
+        from tightrun.runtime.cuda_device import CudaDevice
+
+        cuda: Device = CudaDevice(device, own, host)
+        return cuda
+    if machine is None or machine.device != "emulated":
+        return CpuDevice(own, delay=delay, notify=notify)
+    return EmulatedDevice(
+        own,
+        host,
+        h2d=machine.h2d,
+        d2h=machine.d2h,
+        disk_read=machine.disk_read,
+        latency_s=machine.latency_s or 0.0,
+        delay=delay,
+        notify=notify,
+    )
