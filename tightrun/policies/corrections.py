@@ -18,7 +18,7 @@ JUMP = 0.2
 MOST_STEP = math.log(2)
 # The share of a deviation that is taken over once the factor has settled, and after a change.
 SETTLED_WEIGHT = 0.06
-CHANGED_WEIGHT = 0.8
+CHANGED_WEIGHT = 0.9
 
 
 @dataclass(slots=True)
@@ -79,10 +79,12 @@ class Corrections:
         """Take in a pass; `predicted` is without corrections.
 
         A link is learnt from the bytes it really moved, compute from the time it was busy: neither
-        waits for the other in what is measured.
+        waits for the other in what is measured. What the pass took beyond the busiest of them
+        is what did not overlap, however well they were predicted.
         """
         m = measured
-        self.elapsed.learn(self.applied(predicted).bound_s, m.elapsed_s)
+        busiest_s = max(m.compute_s, m.link_in_s, m.link_out_s, m.disk_s)
+        self.elapsed.learn(busiest_s, m.elapsed_s)
         self.compute.learn(predicted.compute_s, m.compute_s)
         self.link_in.learn(seconds_on(m.link_in_bytes, rates.h2d_bytes_per_s), m.link_in_s)
         self.link_out.learn(seconds_on(m.link_out_bytes, rates.d2h_bytes_per_s), m.link_out_s)

@@ -24,6 +24,8 @@ LEAST_CHANGE = 0.01
 # Passes in a row that must call for less before any is written: a prefill among decode passes, or
 # a noisy one, does not.
 PATIENCE = 3
+# Passes in a row with prefill after which prefill is no beginning any more but the way of the job.
+PREFILL_PASSES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +81,18 @@ class Distributor:
         self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
         self._ratio = 0.0
         self._calls_for_less = 0
+        self._prefill_passes = 0
         self._last: tuple[PassLoad, Split] | None = None
 
     def decide(self, load: PassLoad) -> Decision:
-        """The best split of the coming pass, or the present one where little is to be gained."""
-        wanted = self._wanted(load)
+        """The best split of the coming pass, or the present ratio where little is to be gained."""
+        self._prefill_passes = self._prefill_passes + 1 if _prefills(load) else 0
+        beginning = 0 < self._prefill_passes <= PREFILL_PASSES
+        wanted = self._wanted(_as_decoded(load) if beginning else load)
+        if beginning and self.forced is None:
+            # What is computed now is no measure: only what is written is decided.
+            wanted = load.present
         recomputed = self._feasible(load, wanted)
-        if _prefills(load):
-            self._ratio = self.foresee(_as_decoded(load))
-        elif load.offloaded_tokens:
-            self._ratio = sum(wanted) / load.offloaded_tokens
-        if self.forced is not None and self.form != "none":
-            self._ratio = self.forced
         self._last = load, recomputed
         predicted = self.corrections.applied(self.times.of_pass(load, recomputed, self._ratio))
         elapsed_s = predicted.bound_s * self.corrections.elapsed.factor
@@ -113,18 +115,32 @@ class Distributor:
         self.corrections.learn(predicted, self.times.rates, measured)
 
     def _wanted(self, load: PassLoad) -> Split:
-        """Where every batch should be: the forced ratio, the best, or where it is already."""
-        if self.form == "none":
+        """Where every batch should be; keeps the ratio where another gains too little."""
+        if self.form == "none" or not load.offloaded_tokens:
+            self._ratio = 0.0 if self.form == "none" else self.forced or self._ratio
             return (0,) * len(load.batches)
         if self.forced is not None:
+            self._ratio = self.forced
             return self._splits.at_ratio(load, self.forced)
-        best = self._splits.towards(load, self._best(load), load.offloaded_tokens)
-        now_s, best_s = self._steady_s(load, load.present), self._steady_s(load, best)
-        if now_s - best_s <= LEAST_CHANGE * now_s:
-            best = load.present
-        less = sum(best) < sum(load.present)
+        best = self._best(load)
+        kept = self._kept(load)
+        less = sum(best) < sum(kept)
+        gain_s = self._steady_s(load, kept) - self._steady_s(load, best)
+        if gain_s <= LEAST_CHANGE * self._steady_s(load, kept):
+            self._calls_for_less = 0
+            return kept
         self._calls_for_less = self._calls_for_less + 1 if less else 0
-        return load.present if less and self._calls_for_less < PATIENCE else best
+        if less and self._calls_for_less < PATIENCE:
+            return kept
+        self._ratio = sum(best) / load.offloaded_tokens
+        return self._splits.towards(load, best, load.offloaded_tokens)
+
+    def _kept(self, load: PassLoad) -> Split:
+        """The split that goes on as before: as contexts grow, their recomputed part does."""
+        as_before = self._splits.at_share(load, self._ratio)
+        if sum(as_before) <= sum(load.present):
+            return load.present
+        return self._splits.towards(load, as_before, load.offloaded_tokens)
 
     def _feasible(self, load: PassLoad, wanted: Split) -> Split:
         """What this pass can leave recomputed on the way to what is wanted."""

@@ -77,6 +77,7 @@ class MemorySums:
         self.beside = beside
         self.one_memory = one_memory
         self.layers = len(weights.layers)
+        self._disk_bytes: dict[tuple[int, int], int] = {}
         self.block_bytes = shape.kv_block_bytes(block_tokens)
         self.activation_block_bytes = (
             block_tokens * shape.hidden * shape.element_bytes if activations else 0
@@ -139,7 +140,10 @@ class MemorySums:
 
     def disk_bytes(self, d: Division) -> int:
         """Bytes of the weights that come from the disk in a pass."""
-        return sum(self.weights.layers[i] for i in self.disk_layers(d)) if d.disk else 0
+        key = d.resident, d.disk
+        if key not in self._disk_bytes:
+            self._disk_bytes[key] = sum(self.weights.layers[i] for i in self.disk_layers(d))
+        return self._disk_bytes[key]
 
     @cached_property
     def resident_bytes(self) -> list[int]:
@@ -147,7 +151,7 @@ class MemorySums:
         sizes, count = self.weights.layers, self.layers
         return [sum(sizes[i] for i in even_residents(count, count - n)) for n in range(count + 1)]
 
-    @property
+    @cached_property
     def _row_bytes(self) -> int:
         """What a row of a waiting batch keeps between stages: its state and rotary angles."""
         widest = max((x.key_dim for x in self.shape.layers), default=0)

@@ -33,9 +33,9 @@ __all__ = ["PolicyAsked", "WeightSizes", "even_residents", "plan_offloaded"]
 
 # Small blocks waste little of a workspace, and one copy takes many of them.
 OFFLOADED_BLOCK_TOKENS = 16
-# Speed that is given up for what is simpler (all resident, else all KV), and for a longest sequence
-# that nobody is sure to be there.
-RESIDENT_WORTH, KV_RESIDENT_WORTH, LONGEST_WORTH = 0.9, 0.95, 0.9
+# Speed that is given up for what is simpler (all resident, else all KV, else no disk), and for a
+# longest sequence that nobody is sure to be there.
+RESIDENT_WORTH, KV_RESIDENT_WORTH, NO_DISK_WORTH, LONGEST_WORTH = 0.9, 0.95, 0.9, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ class _Job:
             guess = max(LEAST_CONTEXT // 4, self.longest // 4)
         typical = max(2, min(self.workload.typical_sequence or guess, self.longest))
         output = self.workload.typical_output or max(1, typical // 3)
-        return Lengths(typical, min(output, typical - 1))
+        rows = self.workload.rows
+        sequences = None if rows is None else max(1, rows * self.workload.samples)
+        return Lengths(typical, min(output, typical - 1), sequences)
 
     @property
     def sequences(self) -> int:
@@ -196,7 +198,8 @@ def _choices(job: _Job, least: int) -> Iterator[_Choice]:
             for division in divisions(width):
                 found = True
                 tokens_per_s = speed.output_tokens_per_s(division)
-                yield _Choice(division, search.sums, tokens_per_s, worth * tokens_per_s)
+                value = worth * tokens_per_s * (NO_DISK_WORTH if division.disk else 1.0)
+                yield _Choice(division, search.sums, tokens_per_s, value)
             if found and width <= NARROW:
                 break
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from tightrun.policies.forms import Form
-from tightrun.policies.offload_memory import BUFFERS, SLOTS, Division, MemorySums
+from tightrun.policies.offload_memory import BUFFERS, SLOTS, STAGING_SLOTS, Division, MemorySums
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 BATCH_SIZES = tuple(sorted({m * 2**e for e in range(11) for m in (2, 3)} | {1}))
@@ -180,7 +180,8 @@ class Search:
         short = self._host_short(d)
         if short <= 0:
             return d
-        first = max(1, short // max(1, self.sums.weights.largest))
+        largest = self.sums.weights.largest
+        first = -(-(short + STAGING_SLOTS * largest) // largest)
         for count in range(first, streamed + 1):
             with_disk = replace(d, disk=count)
             if self._host_short(with_disk) <= 0:

@@ -14,12 +14,18 @@ from tightrun.policies.row_times import RowTimes
 LAYER_CALL_S = 1e-4
 
 
+# Rounds of sequences that are reckoned with where nobody knows how many rows there are.
+WAVES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of a sequence as planned for, and those of them that are written by the model."""
+    """Tokens of a sequence as planned for, those of them that the model writes, and how many
+    sequences there are (None: not known)."""
 
     typical: int
     output: int
+    sequences: int | None = None
 
     @property
     def prompt(self) -> int:
@@ -32,9 +38,10 @@ class Lengths:
 
 
 class SpeedModel:
-    """Output tokens per second of a job that goes on for ever with sequences of these lengths.
+    """Output tokens per second of a job of sequences of these lengths.
 
-    A job whose places are refilled as they fall free mixes prefill and decode in every pass.
+    At first all places are prefilled. As they fall free they are refilled, so that prefill and
+    decode share the passes, until at the end there is only decode.
     """
 
     def __init__(
@@ -71,12 +78,18 @@ class SpeedModel:
         if sequences == 0:
             # Not one of typical length: a short one runs now and then.
             sequences, resident = 1, int(d.workspace_blocks == 0)
-        output = self.lengths.output
+        away = sequences - resident
+        output, tokens = self.lengths.output, sequences * self.lengths.prompt
         width = d.batches * max(1, d.prefill_tokens - d.batch_size)
-        passes = max(float(output), sequences * self.lengths.prompt / width)
-        rows = sequences * self.lengths.typical / passes
-        decoded = sequences * output / passes
-        return decoded / self._pass_s(d, rows, decoded, sequences, sequences - resident)
+        begin_s = tokens / width * self._pass_s(d, width, 0, sequences, away)
+        end_s = output * self._pass_s(d, sequences, sequences, sequences, away)
+        waves = WAVES if self.lengths.sequences is None else self.lengths.sequences / sequences
+        if waves <= 1:
+            return sequences * output / (begin_s + end_s)
+        passes = max(float(output), tokens / width)
+        rows, decoded = sequences * self.lengths.typical / passes, sequences * output / passes
+        wave_s = passes * self._pass_s(d, rows, decoded, sequences, away)
+        return waves * sequences * output / (begin_s + (waves - 1) * wave_s + end_s)
 
     def _pass_s(
         self, d: Division, rows: float, decoded: float, sequences: int, offloaded: int

@@ -29,6 +29,10 @@ class Splits:
             wanted = (self._blocks(b.offloaded_tokens) for b in load.batches)
         return self._tokens(load, tuple(map(min, wanted, self._most(load))))
 
+    def at_share(self, load: PassLoad, share: float) -> Split:
+        """All batches together as near to the share as blocks and rows allow."""
+        return self._sharing(load)(share)
+
     def meeting(
         self,
         load: PassLoad,
@@ -40,13 +44,7 @@ class Splits:
         `rising_s` grows with what is recomputed, `falling_s` falls. Every batch has about the same
         share; of equally fast splits, the one with the least recomputed is taken.
         """
-        most = self._most(load)
-
-        def split(share: float) -> Split:
-            # Equal batches take their next block one after the other, not all at once.
-            count = len(most)
-            blocks = tuple(int(share * m + (i + 0.5) / count) for i, m in enumerate(most))
-            return self._tokens(load, blocks)
+        split = self._sharing(load)
 
         def first(reached: Callable[[Split], bool]) -> tuple[Split, Split]:
             """The last split before `reached` turns true, and the first after."""
@@ -95,6 +93,17 @@ class Splits:
         blocks = [self._blocks(p) + ahead * s for p, s in zip(present, steps, strict=True)]
         tokens = self._tokens(load, tuple(blocks))
         return tuple(t if s else p for t, s, p in zip(tokens, steps, present, strict=True))
+
+    def _sharing(self, load: PassLoad) -> Callable[[float], Split]:
+        """Splits by share; equal batches take their next block one after the other."""
+        blocks = [self._blocks(b.offloaded_tokens) for b in load.batches]
+        most, count = self._most(load), len(load.batches)
+
+        def split(share: float) -> Split:
+            shared = (int(share * n + (i + 0.5) / count) for i, n in enumerate(blocks))
+            return self._tokens(load, tuple(map(min, shared, most)))
+
+        return split
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.block_tokens)
