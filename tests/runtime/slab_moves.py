@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -31,22 +32,23 @@ def carry_out(moves: Sequence[Move]) -> None:
 def bring(slab: Slab, slot: torch.Tensor, cuts: Sequence[int] = ()) -> None:
     """The whole slab into the slot, in slices that begin at `cuts`."""
     edges = [0, *cuts, slab.nbytes]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         carry_out(slab.moves(begin, end, slot))
 
 
 def assert_same(model: nn.Module, expected: nn.Module) -> None:
     """Every parameter and buffer is bitwise that of `expected`, in its dtype."""
-    wanted = dict(expected.named_parameters(remove_duplicate=False))
-    got = dict(model.named_parameters(remove_duplicate=False))
-    assert got.keys() == wanted.keys()
-    wanted |= dict(expected.named_buffers())
-    got |= dict(model.named_buffers())
+    wanted, got = dict(_tensors(expected)), dict(_tensors(model))
     assert got.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert got[name].dtype == tensor.dtype, name
         assert not got[name].is_meta, name
         assert bytes_of(got[name]).equal(bytes_of(tensor)), name
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers()
 
 
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from tightrun.runtime.checkpoint import ModelSource
 from tightrun.runtime.model import ModelRefusedError
+from tightrun.runtime.page_memory import map_pages
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 READ_AT_ONCE = 2**30
+PAGES_FROM = 2**16
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -65,8 +67,10 @@ class CheckpointFiles:
             raise
 
     def read(self, stored: StoredTensor) -> torch.Tensor:
-        """The tensor in fresh host memory."""
-        flat = torch.empty(stored.nbytes, dtype=torch.uint8)
+        """The tensor in fresh host memory, which goes back to the system when it is let go."""
+        # malloc would keep much of what the parts of a converted layer took, in every thread.
+        small = stored.nbytes < PAGES_FROM
+        flat = torch.empty(stored.nbytes, dtype=torch.uint8) if small else map_pages(stored.nbytes)
         self.read_into(stored, flat)
         return flat.view(stored.dtype).view(stored.shape)
 

@@ -6,7 +6,8 @@ with 5.17 and 5.23.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils import logging
 
 from tightrun.runtime.checkpoint_files import CheckpointFiles, StoredTensor
 from tightrun.runtime.model import ModelRefusedError
@@ -65,13 +67,14 @@ class Conversion:
 
         Raises ModelRefusedError.
         """
-        found, _ = convert_and_load_state_dict_in_model(
-            self._model,
-            {stored.key: _LazyTensor(self._files, stored) for stored in sources},
-            LoadStateDictConfig(
-                dtype=self._dtype, device_map={"": device}, weight_mapping=self._rules
-            ),
-        )
+        with _no_progress_bars():
+            found, _ = convert_and_load_state_dict_in_model(
+                self._model,
+                {stored.key: _LazyTensor(self._files, stored) for stored in sources},
+                LoadStateDictConfig(
+                    dtype=self._dtype, device_map={"": device}, weight_mapping=self._rules
+                ),
+            )
         if found.mismatched_keys:
             name, got, wanted = sorted(found.mismatched_keys, key=str)[0]
             raise wrong_shape(name, got, wanted)
@@ -134,16 +137,33 @@ class Conversion:
         return keys
 
 
-def keep_wide_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give meta parameters that a model keeps in float32 that dtype, as `from_pretrained` does."""
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without this there is a bar for every converted parameter."""
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def keep_wide_tensors(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give what a model keeps in float32 that dtype, as `from_pretrained` does.
+
+    Parameters are on meta yet; persistent buffers may be among them.
+    """
     plan: dict[str, torch.dtype] = cast(Any, model)._get_dtype_plan(dtype)
     if not plan:
         return
     pattern, globs, _ = build_glob_alternation(list(plan))
-    for name, parameter in model.named_parameters():
+    stored = model.state_dict(keep_vars=True)
+    for name, tensor in stored.items():
         if found := pattern.search(name):
             assert found.lastgroup is not None
-            parameter.data = parameter.data.to(plan[globs[found.lastgroup]])
+            tensor.data = tensor.data.to(plan[globs[found.lastgroup]])
 
 
 def wrong_shape(name: str, got: Iterable[int], wanted: Iterable[int]) -> ModelRefusedError:

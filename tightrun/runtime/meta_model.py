@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights, no_tie_weights
 
 from tightrun.runtime.checkpoint import ModelSource
-from tightrun.runtime.checkpoint_keys import keep_wide_parameters
+from tightrun.runtime.checkpoint_keys import keep_wide_tensors
 from tightrun.runtime.model import ModelRefusedError
 
 
@@ -32,7 +32,7 @@ def build_on_meta(source: ModelSource, config: PretrainedConfig, dtype: torch.dt
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise ModelRefusedError(f"cannot build the model at {source.path}: {reason}") from error
-    keep_wide_parameters(model, dtype)
+    keep_wide_tensors(model, dtype)
     model.eval()
     return cast(nn.Module, model)
 

@@ -24,6 +24,7 @@ from tightrun.runtime.layer_weights import fill_layer
 from tightrun.runtime.meta_model import build_on_meta
 from tightrun.runtime.model import ModelRefusedError, find_layers
 from tightrun.runtime.outer_weights import OuterWeights
+from tightrun.runtime.page_memory import map_pages
 from tightrun.runtime.slab import Tier
 from tightrun.runtime.slab_layout import SlabLayout, host_layout, layer_parameters
 from tightrun.runtime.slabs import DiskSlab, HostSlab, Run
@@ -141,7 +142,7 @@ class Skeleton:
         layout = self._host[layer]
         path = spill_folder(folder, self._ingredients()) / f"layer-{layer:05}.slab"
         if not spilled(path, layout.nbytes):
-            place = torch.zeros(layout.nbytes, dtype=torch.uint8)
+            place = map_pages(layout.nbytes)
             self._fill(layer, place)
             spill(path, place)
         run = Run(self._direct_files.descriptor(path), 0, 0, layout.nbytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,17 +32,23 @@ def spill(path: Path, slab: torch.Tensor) -> None:
     draft = path.with_suffix(f".{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(slab.numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _write_through(draft, slab)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise ModelRefusedError(
             f"cannot write {slab.numel():,} bytes of converted weights to {path.parent}: "
             f"{error.strerror}. {'Make room there or name' if full else 'Name'} another folder."
         ) from error
+    finally:
+        with suppress(OSError):  # it is gone already, or its folder never was
+            draft.unlink()
+
+
+def _write_through(path: Path, slab: torch.Tensor) -> None:
+    with path.open("wb") as file:
+        file.write(slab.numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
