@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from tightrun.runtime.device import Happening, LaneSpan
 from tightrun.runtime.happenings import LinkClosedError, ThreadTransfer, awaited
 from tightrun.runtime.lane_log import LaneLog
@@ -72,7 +74,8 @@ class ThreadHostLane:
             if self._closing.is_set():
                 return LinkClosedError("the host lane was closed")
             item.start_s = time.perf_counter()
-            item.work()
+            with torch.inference_mode():
+                item.work()
             item.end_s = time.perf_counter()
         except BaseException as error:  # raised again by whoever waits for the work
             return error

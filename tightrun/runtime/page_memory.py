@@ -21,7 +21,9 @@ def map_pages(nbytes: int) -> torch.Tensor:
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if nbytes >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8)
+    # Links write to it from threads that are not in inference mode.
+    with torch.inference_mode(False):
+        return torch.frombuffer(pages, dtype=torch.uint8)
 
 
 def take_pages(ledger: Ledger, nbytes: int, arena: str) -> torch.Tensor:
