@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,3 +54,8 @@ def publish(
 def number(value: float | None, digits: int = 1) -> str:
     """A figure for a cell; a dash where there is none."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def say(text: str) -> None:
+    """A line for people who wait, beside the result."""
+    print(text, file=sys.stderr, flush=True)

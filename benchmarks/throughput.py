@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.arguments import benchmark_parser
 from benchmarks.jobs import FULL, QUICK, JobSize, PreparedJob, dense_flops, prepare
 from benchmarks.machine import hardware, hardware_name, versions
-from benchmarks.report import median_of, number, publish, ratios_to, table
+from benchmarks.report import median_of, number, publish, ratios_to, say, table
 from benchmarks.turns import (
     Measurement,
     Rival,
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = QUICK if told.quick else FULL
     log = told.workdir / "throughput.log"
     told.workdir.mkdir(parents=True, exist_ok=True)
-    _say(f"what the programs say goes to {log}")
+    say(f"what the programs say goes to {log}")
     job = prepare(size, told.seed, told.workdir)
     rounds = told.runs or (QUICK_RUNS if told.quick else RUNS)
     rivals = [our_own(job), *(peer(name, job, told) for name in PEERS)]
@@ -139,9 +139,9 @@ def _run(
     try:
         shown = measurement(run_program(command, log), number, setting, job.size.output_tokens)
     except RivalError as error:
-        _say(f"round {number + 1}, {rival} ({setting}): {error}")
+        say(f"round {number + 1}, {rival} ({setting}): {error}")
         raise
-    _say(f"round {number + 1}, {rival} ({setting}): {shown.tokens_per_s:,.1f} tokens/s")
+    say(f"round {number + 1}, {rival} ({setting}): {shown.tokens_per_s:,.1f} tokens/s")
     return shown
 
 
@@ -223,10 +223,6 @@ def own_line(found: dict[str, Any]) -> str:
         f"{found['best_product_flops_per_s'] / 1e9:,.0f} GFLOP/s. "
         f"By an outside clock it made {found['tokens_per_s_by_outside_clock']:,.1f} tokens/s."
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

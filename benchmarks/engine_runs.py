@@ -1,0 +1,110 @@
+"""tightrun's engine as a job file makes it, run more than once: loading is paid once, and runs
+of several engines can take turns in one process."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.jobs import text_of
+from tightrun.cli.load_engine import load_engine
+from tightrun.core import Request, StepRecord
+from tightrun.io.inputs import read_chunks, scan_inputs
+from tightrun.io.job import load_job
+
+
+def write_rows(path: Path, prompts: Sequence[Sequence[int]]) -> Path:
+    """Prompts of token ids as the JSONL that `job` reads."""
+    rows = ({"id": f"row-{n}", "prompt": text_of(prompt)} for n, prompt in enumerate(prompts))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def job(
+    model: Path,
+    rows: Path,
+    out: Path,
+    *,
+    max_tokens: int,
+    context: int,
+    hardware: Mapping[str, Any] | str,
+    policy: Mapping[str, Any],
+    limits: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A job as a mapping: greedy, and no row ends before its `max_tokens`."""
+    return {
+        "model": str(model.resolve()),
+        "input": {"path": str(rows.resolve()), "prompt": "prompt", "id": "id"},
+        "sampling": {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True},
+        "output": {"path": f"{out.resolve()}/", "format": "parquet"},
+        "limits": {"context": context, **(limits or {})},
+        "hardware": hardware if isinstance(hardware, str) else dict(hardware),
+        "policy": dict(policy),
+    }
+
+
+class OpenJob:
+    """An engine loaded for a job, and the job's rows. A context manager; leaving it unloads."""
+
+    def __init__(self, described: Mapping[str, Any]) -> None:
+        """Loads. Raises ValueError when the job cannot be run, or does not fit."""
+        found = load_job(described)
+        with tempfile.TemporaryDirectory() as spool:
+            scan = scan_inputs(found, spool=Path(spool))
+            self.rows = [
+                item
+                for chunk in read_chunks(scan, found)
+                for item in chunk.items
+                if isinstance(item, Request)
+            ]
+        self.said: list[str] = []
+        self._engine = load_engine(found, scan, scan.rows, self.said.append)
+
+    def __enter__(self) -> OpenJob:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.close()
+
+    @property
+    def plan(self) -> Any:
+        """What was decided for the run; a `tightrun.policies.plan.Plan`."""
+        return self._engine.plan  # type: ignore[attr-defined]
+
+    def describe(self) -> list[str]:
+        """The engine's own lines for people."""
+        return self._engine.describe()
+
+    def run(self, rows: Sequence[Request], full_decodes: int | None = None) -> list[StepRecord]:
+        """The passes of these rows; ends after so many that decode all rows and nothing else."""
+        stop = threading.Event()
+        steps: list[StepRecord] = []
+        full = 0
+
+        def on_step(step: StepRecord) -> None:
+            nonlocal full
+            steps.append(step)
+            full += step.phase == "decode" and step.sequences == len(rows)
+            if full_decodes is not None and full >= full_decodes:
+                stop.set()
+
+        failed: list[str] = []
+
+        def finish(completion: Any) -> None:
+            if completion.error is not None:
+                failed.append(completion.error.message)
+
+        self._engine.run(rows, finish, on_step, stop)
+        if failed:
+            raise RuntimeError(f"{len(failed)} rows failed, the first: {failed[0]}")
+        return steps
