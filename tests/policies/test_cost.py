@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tightrun.policies.cost import PassBound, PassWork, bound_of_pass, pass_flops
+from tightrun.policies.cost import PassBound, PassWork, bound_of_block, bound_of_pass, pass_flops
 from tightrun.policies.hardware import Rates
 from tightrun.policies.shape import LayerShape, ModelShape
 
@@ -55,3 +57,47 @@ def test_a_pass_without_logits_has_no_head() -> None:
 def test_the_slowest_resource_is_the_bound_and_has_its_name() -> None:
     assert (PassBound(2.0, 1.0).bound_s, PassBound(2.0, 1.0).binding) == (2.0, "compute")
     assert (PassBound(1.0, 2.0).bound_s, PassBound(1.0, 2.0).binding) == (2.0, "memory")
+
+
+LINKED = replace(RATES, h2d_bytes_per_s=100.0, d2h_bytes_per_s=50.0, disk_bytes_per_s=10.0)
+
+
+def test_each_link_carries_its_own_bytes() -> None:
+    work = replace(WORK, weight_bytes_in=300, kv_bytes_in=100, kv_bytes_out=100, disk_bytes=50)
+    bound = bound_of_pass(SHAPE, LINKED, work)
+    assert (bound.link_in_s, bound.link_out_s, bound.disk_s) == (4.0, 2.0, 5.0)
+
+
+def test_what_has_no_link_takes_no_time() -> None:
+    work = replace(WORK, weight_bytes_in=300, disk_bytes=50)
+    bound = bound_of_pass(SHAPE, RATES, work)
+    assert (bound.link_in_s, bound.disk_s) == (0.0, 0.0)
+
+
+def test_projecting_again_is_work_at_the_rate_of_its_rows() -> None:
+    work = replace(WORK, projected_tokens=1, projection_flops=500.0)
+    more = bound_of_pass(SHAPE, RATES, work).compute_s - bound_of_pass(SHAPE, RATES, WORK).compute_s
+    assert more == pytest.approx(500 / 1e3)
+    assert pass_flops(SHAPE, work) == pass_flops(SHAPE, WORK) + 500
+
+
+@pytest.mark.parametrize(
+    ("seconds", "binding"),
+    [
+        ((3, 2, 2, 2, 2), "compute"),
+        ((2, 3, 2, 2, 2), "memory"),
+        ((2, 2, 3, 2, 2), "h2d"),
+        ((2, 2, 2, 3, 2), "d2h"),
+        ((2, 2, 2, 2, 3), "disk"),
+    ],
+)
+def test_a_link_may_bind(seconds: tuple[float, ...], binding: str) -> None:
+    assert (PassBound(*seconds).bound_s, PassBound(*seconds).binding) == (3, binding)
+
+
+def test_the_batches_of_a_pass_take_turns_on_each_resource() -> None:
+    moves = PassWork(1, 0, 1, 1, weight_bytes_in=10**6)
+    block = bound_of_block(SHAPE, LINKED, [WORK, moves])
+    alone = [bound_of_pass(SHAPE, LINKED, work).seconds for work in (WORK, moves)]
+    assert block.seconds == pytest.approx([a + b for a, b in zip(*alone, strict=True)])
+    assert block.binding == "h2d"
