@@ -276,7 +276,6 @@ class StreamedWeights:
             moves = slab.moves(begin, end, slot)
             if slab.tier == "disk":
                 link = self._device.disk
-        arrival.sent = end
         if moves:
             name = f"weights {slab.layer} {len(arrival.slices)}"
             transfer = link.send(moves, Urgency.WEIGHTS, name, after)
@@ -286,6 +285,7 @@ class StreamedWeights:
                 staged.sent.append((begin, end, transfer))
             elif slab.tier == "disk":
                 self._direct_disk_bytes += transfer.nbytes
+        arrival.sent = end
         if staged is not None and end == slab.nbytes and self._reads is not None:
             self._reads.give_back(staged)
             arrival.staged = None
