@@ -66,8 +66,8 @@ def read(link: ThreadLink, descriptor: int, offset: int, nbytes: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "offset", "nbytes"),
     [
-        (20 * MIB, 0, 20 * MIB),
-        (20 * MIB, 4 * KIB, 9 * MIB + 4 * KIB),
+        (9 * MIB, 0, 9 * MIB),
+        (9 * MIB, 4 * KIB, 5 * MIB + 4 * KIB),
         (5 * MIB + 123, 4 * MIB, MIB + 123),
         (100, 0, 100),
     ],

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tightrun.runtime.happenings import LinkClosedError, Outcome, TransferFailedError
 from tightrun.runtime.host_lane import ThreadHostLane
@@ -57,6 +58,17 @@ def test_work_after_what_failed_does_not_run(lane: ThreadHostLane) -> None:
     with pytest.raises(TransferFailedError, match="torn"):
         lane.send(lambda: done.append(1), "spread", after=[gate]).wait()
     assert not done
+
+
+def test_work_may_write_to_what_was_made_in_inference_mode(lane: ThreadHostLane) -> None:
+    with torch.inference_mode():
+        numbers = torch.zeros(3)
+
+    def work() -> None:
+        numbers.add_(1)
+
+    lane.send(work, "spread").wait()
+    assert numbers.sum() == 3
 
 
 def test_work_is_timed(lane: ThreadHostLane, log: LaneLog) -> None:

@@ -93,6 +93,16 @@ def test_bytes_pass_at_the_asked_rate(count: int, nbytes: int) -> None:
     assert min(seconds) * asked == pytest.approx(count * nbytes, rel=0.03)
 
 
+def test_who_waits_is_back_soon_after_the_end() -> None:
+    with a_link(pace=Pace(1e9)) as link:
+        late = []
+        for _ in range(20):
+            transfer = link.send([a_move(MIB)], Urgency.FETCH, "kv")
+            transfer.wait()
+            late.append(time.perf_counter() - transfer.end_s)
+    assert min(late) < 0.0005
+
+
 def test_latency_passes_before_every_move() -> None:
     with a_link(pace=Pace(1e9, latency_s=0.005)) as link:
         transfer = link.send([a_move(), a_move(), a_move()], Urgency.FETCH, "kv")

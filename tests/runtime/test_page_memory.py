@@ -26,6 +26,12 @@ def test_a_view_keeps_the_memory() -> None:
     assert view.fill_(3).sum() == 15
 
 
+def test_memory_made_in_inference_mode_is_written_outside_of_it() -> None:
+    with torch.inference_mode():
+        made = map_pages(10)
+    assert made.fill_(1).sum() == 10
+
+
 def test_a_budget_is_held_to_the_byte() -> None:
     ledger = Ledger("memory", 10_000)
     take_pages(ledger, 4_000, "slots")
