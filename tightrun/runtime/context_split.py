@@ -21,7 +21,7 @@ WORTH_A_REPLAY = 32
 
 @dataclass(frozen=True, slots=True)
 class SplitBatch:
-    """A batch's segments with those of replayed tokens behind them, and its parts off the device."""
+    """A batch's segments, those of replayed tokens behind them, and its parts off the device."""
 
     segments: list[Segment]
     parts: list[Part]

@@ -36,7 +36,7 @@ class FileRange:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One plain copy: `target` a contiguous uint8 tensor `[bytes]`, `source` another or a file's."""
+    """One plain copy: `target` a contiguous uint8 tensor `[bytes]`, `source` another or a file."""
 
     target: Tensor
     source: Tensor | FileRange

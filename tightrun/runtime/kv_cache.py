@@ -60,7 +60,7 @@ class BlockPool:
 
 
 class WorkspacePool:
-    """The block numbers of one lane's fetch workspace, of which the first `stored` have host memory.
+    """The block numbers of a lane's fetch workspace, the first `stored` of them with host memory.
 
     What is fetched from the host takes the lowest numbers, what is computed again the highest, so
     that fetched blocks lie together and a dropped host copy is free for another sequence.
@@ -174,7 +174,9 @@ class KVCache:
         # same in every layer; with workspaces it goes on to the arena's end, where they are.
         end = count if self.rooms.workspace else 0
         self.layers: list[LayerCache] = [
-            self.layout.view(self.arena[at * blocks * size : max(end, (at + 1) * blocks) * size], at)
+            self.layout.view(
+                self.arena[at * blocks * size : max(end, (at + 1) * blocks) * size], at
+            )
             for at in range(len(shape.layers))
         ]
         if poison:

@@ -1,4 +1,4 @@
-"""Puts a pass together: what its batches have off the device, and what of it is computed again."""
+"""Puts a pass together: what its batches have off the device, and what of it is recomputed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tightrun.runtime.batch_context import BatchContext
 from tightrun.runtime.context_split import ContextSplit
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.rope_sides import RopeSides
-
 
 # Slices a little larger than what the link can carry: a batch that computes longer than foreseen
 # then leaves no gap on the link (on threads, 1.25 times lost least).
