@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from tightrun.policies.plan import logits_bytes, workspace_bytes
 from tightrun.policies.shape import ModelShape
@@ -26,8 +27,7 @@ class WeightSizes:
         return max(self.layers, default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(NamedTuple):
     """One way to divide the memories; `resident` counts layers, the blocks are those of a Plan."""
 
     resident: int

@@ -116,12 +116,16 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A division, its sums, its speed, and its speed as a choice counts it."""
+    """A division, its sums, its speed, and its speed as a choice counts it.
+
+    `narrow` says that it has no room for the rows of a forced replay.
+    """
 
     division: Division
     sums: MemorySums
     tokens_per_s: float
     worth: float
+    narrow: bool
 
 
 def plan_offloaded(
@@ -175,7 +179,12 @@ def _choose(job: _Job) -> _Choice | None:
 
 def _best(job: _Job, least: int) -> _Choice | None:
     """The division of the highest worth in which a sequence of `least` tokens finds room."""
-    return max(_choices(job, least), key=lambda choice: choice.worth, default=None)
+    choices = list(_choices(job, least))
+    best = max(choices, key=lambda choice: choice.worth, default=None)
+    if best is None or not best.narrow:
+        return best
+    wide = [x for x in choices if x.division.workspace_blocks and not x.narrow]
+    return max(wide, key=lambda choice: choice.worth, default=best)
 
 
 def _choices(job: _Job, least: int) -> Iterator[_Choice]:
@@ -189,17 +198,18 @@ def _choices(job: _Job, least: int) -> Iterator[_Choice]:
     ]
     if job.kind != "cpu":
         ways.append((away, away.offloaded, 1.0))
-    recipe, forced = recipe_of(job.shape), job.policy.recompute
+    recipe = recipe_of(job.shape)
     for search, divisions, worth in ways:
         form = search.wanted.form
-        speed = SpeedModel(search.sums, job.rates, job.lengths, recipe, form, forced)
+        speed = SpeedModel(search.sums, job.rates, job.lengths, recipe, form)
         for width in search.wanted.widths:
             found = False
             for division in divisions(width):
                 found = True
                 tokens_per_s = speed.output_tokens_per_s(division)
                 value = worth * tokens_per_s * (NO_DISK_WORTH if division.disk else 1.0)
-                yield _Choice(division, search.sums, tokens_per_s, value)
+                narrow = search.cannot_replay(division)
+                yield _Choice(division, search.sums, tokens_per_s, value, narrow)
             if found and width <= NARROW:
                 break
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tightrun.policies.hardware import Budget
 from tightrun.policies.offload_memory import SLOTS, Division
 from tightrun.policies.offload_search import Search
@@ -15,10 +13,10 @@ def refusal(search: Search, device: Budget, host: Budget) -> str:
     blocks = search.wanted.least
     least = Division(0, 1, 1, 1, 1)
     if sums.one_memory:
-        least = replace(least, kv_blocks=blocks, disk=sums.layers)
+        least = least._replace(kv_blocks=blocks, disk=sums.layers)
     else:
-        least = replace(least, workspace_blocks=blocks, host_blocks=blocks, disk=sums.layers)
-    whole = replace(least, resident=sums.layers, disk=0)
+        least = least._replace(workspace_blocks=blocks, host_blocks=blocks, disk=sums.layers)
+    whole = least._replace(resident=sums.layers, disk=0)
     if sum(sums.device(whole).values()) < sum(sums.device(least).values()):
         least = whole
     on_device, on_host = sums.device(least), sums.host(least)

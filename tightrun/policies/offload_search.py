@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 from tightrun.policies.forms import Form
@@ -58,7 +58,7 @@ class Search:
     def all_resident(self, width: int) -> Iterator[Division]:
         """Divisions with all weights and all KV on the device."""
         for base in self._passes(width, (self.wanted.batches or 1,)):
-            yield from self._kv_resident(replace(base, resident=self.sums.layers))
+            yield from self._kv_resident(base._replace(resident=self.sums.layers))
 
     def kv_resident(self, width: int) -> Iterator[Division]:
         """Divisions that stream weights and keep the KV on the device."""
@@ -69,20 +69,25 @@ class Search:
             kv_bytes = self._blocks_bytes(max(wanted, self.wanted.least))
             most = self._most_layers(self._room(base) - kv_bytes)
             if most is not None:
-                yield from self._kv_resident(replace(base, resident=most))
+                yield from self._kv_resident(base._replace(resident=most))
 
     def offloaded(self, width: int) -> Iterator[Division]:
         """Divisions that keep KV in host memory, with streamed weights or without."""
         for base in self._passes(width, self._batches()):
             for rows in self._most_rows(base):
-                with_room = list(self._offloaded(replace(base, most_rows=rows)))
+                with_room = list(self._offloaded(base._replace(most_rows=rows)))
                 yield from with_room
                 if with_room:
                     break
 
+    def cannot_replay(self, d: Division) -> bool:
+        """Whether batches are too narrow for the ratio of replayed tokens that is forced."""
+        forced = bool(self.wanted.forced) and self.wanted.form == "tokens"
+        return forced and d.workspace_blocks > 0 and d.most_rows <= d.prefill_tokens
+
     def _offloaded(self, base: Division) -> Iterator[Division]:
         all_layers = self.sums.layers
-        whole = self._with_workspace(replace(base, resident=all_layers))
+        whole = self._with_workspace(base._replace(resident=all_layers))
         if whole is not None and (found := self._with_resident_kv(whole)) is not None:
             yield found
         streamed = self._with_workspace(base)
@@ -90,7 +95,7 @@ class Search:
         if streamed is None or most is None:
             return
         for count in sorted({0, most // 2, most}):
-            found = self._with_resident_kv(replace(streamed, resident=count))
+            found = self._with_resident_kv(streamed._replace(resident=count))
             if found is not None:
                 yield found
 
@@ -127,7 +132,7 @@ class Search:
         asked = self.wanted.batch_size is not None
         least = self.wanted.least if asked else sequences * self.wanted.typical
         if blocks >= max(least, self.wanted.least):
-            found = self._with_host(replace(d, kv_blocks=blocks))
+            found = self._with_host(d._replace(kv_blocks=blocks))
             if found is not None:
                 yield found
 
@@ -151,7 +156,7 @@ class Search:
         if self.wanted.form == "activations":
             forced, sequences = self.wanted.forced, d.batch_size
             states = blocks if forced is None else min(blocks, int(forced * blocks) + sequences)
-        return replace(d, workspace_blocks=blocks, activation_blocks=states)
+        return d._replace(workspace_blocks=blocks, activation_blocks=states)
 
     def _with_resident_kv(self, d: Division) -> Division | None:
         """What the workspace leaves goes to resident sequences, which need no workspace."""
@@ -166,7 +171,7 @@ class Search:
             away = max(0, sequences - blocks // self.wanted.typical)
             if away == 0:
                 return None  # a division with resident KV, which needs no workspace at all
-            d = replace(d, kv_blocks=blocks)
+            d = d._replace(kv_blocks=blocks)
             batch = -(-away // d.batches) * self.wanted.typical
             d = self._with_blocks(d, max(self.wanted.least, min(d.workspace_blocks, batch)))
         return self._with_host(d)
@@ -175,15 +180,15 @@ class Search:
         """The division with what is not on the device in host memory, and the rest on the disk."""
         streamed = self.sums.layers - d.resident
         if self.sums.one_memory:
-            return None if d.workspace_blocks else replace(d, disk=streamed)
-        d = replace(d, host_blocks=d.workspace_blocks)
+            return None if d.workspace_blocks else d._replace(disk=streamed)
+        d = d._replace(host_blocks=d.workspace_blocks)
         short = self._host_short(d)
         if short <= 0:
             return d
         largest = self.sums.weights.largest
         first = -(-(short + STAGING_SLOTS * largest) // largest)
         for count in range(first, streamed + 1):
-            with_disk = replace(d, disk=count)
+            with_disk = d._replace(disk=count)
             if self._host_short(with_disk) <= 0:
                 return with_disk
         return None

@@ -40,6 +40,9 @@ class Lengths:
 class SpeedModel:
     """Output tokens per second of a job of sequences of these lengths.
 
+    Context is recomputed as far as helps, whatever ratio is forced: what is resident must not
+    depend on that, or runs of several ratios could not be compared.
+
     At first all places are prefilled. As they fall free they are refilled, so that prefill and
     decode share the passes, until at the end there is only decode.
     """
@@ -51,13 +54,11 @@ class SpeedModel:
         lengths: Lengths,
         recipe: Recipe,
         form: Form,
-        forced: float | None,
     ) -> None:
         self.sums = sums
         self.rates = rates
         self.lengths = lengths
         self.form: Form = form
-        self.forced = forced
         self._products = RowTimes(rates)
         self._saved = recipe.saved_bytes(form)
         self._recompute_s = recipe.flops(form) / rates.best_flops_per_s
@@ -72,9 +73,9 @@ class SpeedModel:
         """Output tokens per second of all sequences that find room."""
         size = self.sums.block_tokens
         each = -(-self.lengths.typical // size)
-        resident = min(d.batches * d.batch_size, d.kv_blocks // each)
-        room = d.batches * (d.workspace_blocks // each)
-        sequences = min(d.batches * d.batch_size, resident + room)
+        places = min(d.batches * d.batch_size, self.lengths.sequences or d.batches * d.batch_size)
+        resident = min(places, d.kv_blocks // each)
+        sequences = min(places, resident + d.batches * (d.workspace_blocks // each))
         if sequences == 0:
             # Not one of typical length: a short one runs now and then.
             sequences, resident = 1, int(d.workspace_blocks == 0)
@@ -105,7 +106,7 @@ class SpeedModel:
         share = 0.0
         if away and self.form != "none":
             least = (link_in_s - compute_s) / (self._recompute_s + saved_s)
-            tokens = min(away, max(0.0, least)) if self.forced is None else self.forced * away
+            tokens = min(away, max(0.0, least))
             if self.form == "tokens":
                 tokens = min(tokens, d.batches * max(0.0, d.most_rows - rows / d.batches))
             compute_s += tokens * self._recompute_s
