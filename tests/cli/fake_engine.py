@@ -113,7 +113,6 @@ class FakeEngine:
             "idle_s": 0.0,
             "recompute_ratio": 0.0,
             "recompute_form": "",
-            "notes": (),
         }
         return SimpleNamespace(**(figures | self.figures))
 

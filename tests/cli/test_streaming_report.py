@@ -113,7 +113,7 @@ def test_a_link_that_carried_nothing_is_not_told_of(tmp_path: Path) -> None:
 
 def test_nothing_is_told_of_links_where_nothing_was_streamed(tmp_path: Path) -> None:
     labels = [label for label, _ in closing_lines(run(tmp_path, FakeEngine()))]
-    assert not {"links", "context", "note"} & set(labels)
+    assert not {"links", "context"} & set(labels)
 
 
 def test_the_report_tells_it_again(tmp_path: Path) -> None:

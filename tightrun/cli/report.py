@@ -37,8 +37,8 @@ def latest_summary(place: OutputPlace) -> Summary:
 
     A run that was killed after its last row and before its report has the manifest's counts.
 
-    What no table has (budgets, accuracy, recompute, notes, examples of errors) is taken from the
-    summary event.
+    What no table has (budgets, accuracy, recompute, examples of errors) is taken from the summary
+    event.
     """
     place, manifest = read_place(place.target)
     runs = read_runs(place.target)
@@ -77,7 +77,6 @@ def latest_summary(place: OutputPlace) -> Summary:
         idle_s=record.idle_s,
         recompute_ratio=event.get("recompute_ratio", 0.0),
         recompute_form=event.get("recompute_form", ""),
-        notes=tuple(event.get("notes", ())),
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Summary:
 
     `errors` counts failed rows by code, and `examples` has one row of each. The rates of the links
     are means over the passes, `recompute_ratio` is the recomputed share of the context that was
-    off the device, and `notes` are what to know of how it ran.
+    off the device.
     """
 
     exit_code: int
@@ -58,7 +58,6 @@ class Summary:
     idle_s: float = 0.0
     recompute_ratio: float = 0.0
     recompute_form: str = ""
-    notes: Sequence[str] = ()
     accuracy: Accuracy | None = None
 
     @property
@@ -94,7 +93,6 @@ def closing_lines(summary: Summary) -> list[tuple[str, str]]:
         ("links", _links(summary)),
         ("context", _context(summary)),
         ("bound", _bound(summary)),
-        *(("note", note) for note in summary.notes),
     ]
     lines = [
         *rows,
