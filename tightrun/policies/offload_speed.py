@@ -82,7 +82,8 @@ class SpeedModel:
         away = sequences - resident
         output, tokens = self.lengths.output, sequences * self.lengths.prompt
         width = d.batches * max(1, d.prefill_tokens - d.batch_size)
-        begin_s = tokens / width * self._pass_s(d, width, 0, sequences, away)
+        first = max(1.0, tokens / width)
+        begin_s = first * self._pass_s(d, tokens / first, 0, sequences, away)
         end_s = output * self._pass_s(d, sequences, sequences, sequences, away)
         waves = WAVES if self.lengths.sequences is None else self.lengths.sequences / sequences
         if waves <= 1:
@@ -98,7 +99,8 @@ class SpeedModel:
         """Seconds of a mean pass with so many rows and sequences over all its batches."""
         context = self.lengths.mean_context
         compute_s = self._compute_s(d, rows, decoded, sequences)
-        away = offloaded * context
+        # Prefill alone brings back nothing of what it writes.
+        away = offloaded * context if decoded else 0.0
         kv_bytes = away * self._kv_bytes
         weight_bytes = self.sums.streamed_bytes(d) if not self.sums.one_memory else 0
         link_in_s = seconds_on(weight_bytes + kv_bytes, self.rates.h2d_bytes_per_s)
