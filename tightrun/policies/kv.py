@@ -195,8 +195,7 @@ def _as_decoded(load: PassLoad) -> PassLoad:
     batches = []
     for b in load.batches:
         tokens = b.offloaded_tokens + b.written_tokens
-        rows = min(b.rows, max(b.logit_rows, b.offloaded_sequences))
-        batches.append(
-            BatchLoad(rows, rows, tokens, tokens, 0, rows, b.offloaded_sequences, tokens)
-        )
+        sequences = max(1, b.logit_rows, b.offloaded_sequences)
+        rows = min(b.rows, sequences)
+        batches.append(BatchLoad(rows, rows, tokens, tokens, 0, rows, sequences, tokens))
     return replace(load, batches=tuple(batches))
