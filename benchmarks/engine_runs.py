@@ -6,16 +6,20 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from benchmarks.jobs import text_of
-from tightrun.cli.load_engine import load_engine
-from tightrun.core import Request, StepRecord
+from tightrun.cli.load_engine import engine_options
+from tightrun.core import Completion, Request, StepRecord
 from tightrun.io.inputs import read_chunks, scan_inputs
 from tightrun.io.job import load_job
+from tightrun.policies.plan import Plan
+from tightrun.runtime.engine import Engine
+from tightrun.runtime.loading import load
+from tightrun.runtime.loading_offloaded import Shaken
 
 
 def write_rows(path: Path, prompts: Sequence[Sequence[int]]) -> Path:
@@ -51,8 +55,12 @@ def job(
 class OpenJob:
     """An engine loaded for a job, and the job's rows. A context manager; leaving it unloads."""
 
-    def __init__(self, described: Mapping[str, Any]) -> None:
-        """Loads. Raises ValueError when the job cannot be run, or does not fit."""
+    def __init__(
+        self, described: Mapping[str, Any], placed: Callable[[Plan], Plan] | None = None
+    ) -> None:
+        """Loads. `placed` puts weights and KV of an offloaded run where they are to be, whatever
+        the plan says. Raises ValueError when the job cannot be run, or does not fit.
+        """
         found = load_job(described)
         with tempfile.TemporaryDirectory() as spool:
             scan = scan_inputs(found, spool=Path(spool))
@@ -63,7 +71,9 @@ class OpenJob:
                 if isinstance(item, Request)
             ]
         self.said: list[str] = []
-        self._engine = load_engine(found, scan, scan.rows, self.said.append)
+        options = engine_options(found, scan, scan.rows)
+        shaken = Shaken() if placed is None else Shaken(plan=placed)
+        self._engine = Engine(options, load(options, self.said.append, shaken))
 
     def __enter__(self) -> OpenJob:
         return self
@@ -77,9 +87,9 @@ class OpenJob:
         self._engine.close()
 
     @property
-    def plan(self) -> Any:
-        """What was decided for the run; a `tightrun.policies.plan.Plan`."""
-        return self._engine.plan  # type: ignore[attr-defined]
+    def plan(self) -> Plan:
+        """What was decided for the run."""
+        return self._engine.plan
 
     def describe(self) -> list[str]:
         """The engine's own lines for people."""
@@ -100,7 +110,7 @@ class OpenJob:
 
         failed: list[str] = []
 
-        def finish(completion: Any) -> None:
+        def finish(completion: Completion) -> None:
             if completion.error is not None:
                 failed.append(completion.error.message)
 

@@ -29,7 +29,7 @@ PACKAGES = ("tightrun", "torch", "transformers", "accelerate", "numpy")
 TRIPLES = 7
 FEWER_TRIPLES = 3
 BLOCKS = {2: 256, 4: 128, 8: 64, 16: 32}  # batches a pass: sequences of a batch
-QUICK_BLOCKS = {2: 32, 8: 8}
+QUICK_BLOCKS = {2: 64, 8: 16}
 FORMS = ("tokens", "activations")
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 

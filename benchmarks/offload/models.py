@@ -6,10 +6,11 @@ from pathlib import Path
 
 from transformers import LlamaConfig
 
-from benchmarks.jobs import FULL, QUICK, ModelSize
+from benchmarks.jobs import FULL, ModelSize
 from benchmarks.random_model import ensure_model
 
-SLICES, SLICES_QUICK = FULL.model, QUICK.model
+SLICES = FULL.model
+SLICES_QUICK = ModelSize(512, 16, 8, 2, 1408, 2_000)
 RECOMPUTE = ModelSize(1024, 12, 16, 16, 2816, 2_000)
 # Few KV heads: the cache of 256 sequences has to fit beside two layers in a gibibyte.
 DISK = ModelSize(2048, 36, 32, 2, 8192, 8_000)
@@ -31,6 +32,7 @@ def llama_config(size: ModelSize, context: int = 1024) -> LlamaConfig:
         pad_token_id=size.vocab - 2,
         eos_token_id=size.vocab - 1,
         architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
     )
 
 

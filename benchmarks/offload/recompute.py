@@ -21,9 +21,9 @@ from benchmarks.engine_runs import OpenJob, job, write_rows
 from benchmarks.jobs import SPECIAL_TOKENS
 from benchmarks.offload.figures import decodes, is_steady, median_seconds
 from benchmarks.offload.models import RECOMPUTE, kv_bytes_per_token_layer, llama
+from benchmarks.offload.placements import Placement
 from benchmarks.offload.probes import ComputeProbe, LayerProbe, head_s
 from benchmarks.offload.recompute_figures import AUTO, NONE, BlockShape, LayerTimes, summarise
-from benchmarks.offload.rooms import Wanted, check, device_memory
 from benchmarks.report import say
 from tightrun.core import StepRecord
 
@@ -76,16 +76,14 @@ class Recompute:
         name = f"recompute-{'-'.join(map(str, self._contexts))}.jsonl"
         self._rows = write_rows(told.workdir / name, prompts)
         self._longest = max(self._contexts) + MAX_TOKENS
-        self._wanted = Wanted(
+        self._placement = Placement(
             RECOMPUTE, BATCHES, BATCH, self._longest, "resident", "host", told.form
         )
-        self._memory = 0
 
     def measure(self) -> dict[str, Any]:
         """Probes, then runs every setting; ratio 0 and the decided one twice."""
         probed = take_times(self._contexts)
         link = probed.link(SHAPE)
-        self._memory = device_memory(self._wanted, link)
         half = len(self._ratios) // 2
         fixed = [str(ratio) for ratio in self._ratios]
         order = [AUTO, NONE, *fixed[:half], AUTO, NONE, *fixed[half:]]
@@ -103,7 +101,7 @@ class Recompute:
             "form": self._form,
             **summarise(counted, ideal),
             "link_bytes_per_s": link,
-            "gpu_memory": self._memory,
+            "gpu_memory": self._placement.device_bytes,
             "probed": asdict(probed),
             "runs": [{**run, "phases": _plain(run["phases"])} for run in runs],
         }
@@ -111,8 +109,7 @@ class Recompute:
     def _run(self, setting: str, link: float, probe: ComputeProbe) -> dict[str, Any]:
         before = probe()
         phases: dict[int, list[StepRecord]] = {}
-        with OpenJob(self._job(setting, link)) as engine:
-            check(self._wanted, engine.plan)
+        with self._open(setting, link) as engine:
             for number, context in enumerate(self._contexts):
                 rows = engine.rows[number * SEQUENCES : (number + 1) * SEQUENCES]
                 # The first full pass still has the prompts' write-outs behind it.
@@ -132,13 +129,13 @@ class Recompute:
             "plan": described,
         }
 
-    def _job(self, setting: str, link: float) -> dict[str, Any]:
+    def _open(self, setting: str, link: float) -> OpenJob:
         rate = f"{link / 1e6:.3f}MB/s"
         policy: dict[str, Any] = {"name": "adaptive", "batch_size": BATCH, "batches": BATCHES}
         policy["recompute"] = setting if setting == AUTO else float(setting)
         policy["recompute_form"] = self._form
-        memory = f"{self._memory}B"
-        return job(
+        memory = f"{self._placement.device_bytes}B"
+        described = job(
             self._model,
             self._rows,
             self._out,
@@ -148,6 +145,7 @@ class Recompute:
             policy=policy,
             limits={"gpu_memory": memory},
         )
+        return OpenJob(described, self._placement.of)
 
 
 def take_times(contexts: Sequence[int]) -> LayerTimes:

@@ -21,8 +21,8 @@ from benchmarks.engine_runs import OpenJob, job, write_rows
 from benchmarks.jobs import SPECIAL_TOKENS, ModelSize
 from benchmarks.offload.figures import block_bound, decodes, is_steady, median_seconds, share_of
 from benchmarks.offload.models import SLICES, SLICES_QUICK, llama, slab_bytes
+from benchmarks.offload.placements import Placement
 from benchmarks.offload.probes import ComputeProbe
-from benchmarks.offload.rooms import Wanted, check, device_memory
 from benchmarks.report import say
 from tightrun.core import StepRecord
 
@@ -63,8 +63,7 @@ class Slices:
         prompts = draw.integers(0, size.vocab - len(SPECIAL_TOKENS), shape).tolist()
         self._prompts = write_rows(told.workdir / f"slices-{self.sequences}.jsonl", prompts)
         context = PROMPT_TOKENS + MAX_TOKENS
-        self._wanted = Wanted(size, told.batches, told.rows, context, "streamed", "device")
-        self._memory = device_memory(self._wanted, FIRST_LINK)
+        self._placement = Placement(size, told.batches, told.rows, context, "streamed", "device")
 
     @property
     def sequences(self) -> int:
@@ -78,11 +77,7 @@ class Slices:
         probe = ComputeProbe()
         triples: list[dict[str, Any]] = []
         with ExitStack() as stack:
-            engines = {
-                name: stack.enter_context(OpenJob(self._job(name, link))) for name in POLICIES
-            }
-            for engine in engines.values():
-                check(self._wanted, engine.plan)
+            engines = {name: stack.enter_context(self._open(name, link)) for name in POLICIES}
             kept = 0
             while kept < self._triples and len(triples) < self._triples + SPARE_TRIPLES:
                 triples.append(self._triple(engines, probe, order=len(triples)))
@@ -96,7 +91,7 @@ class Slices:
             "batch_layer_s": batch_layer_s,
             "link_bytes_per_s": link,
             "slab_bytes": slab_bytes(self._size),
-            "gpu_memory": self._memory,
+            "gpu_memory": self._placement.device_bytes,
             "calibration": calibration,
             "plan": described,
             "triples": triples,
@@ -104,7 +99,7 @@ class Slices:
 
     def _calibrate(self) -> tuple[float, dict[str, Any]]:
         """Seconds that one batch computes in one layer while the link runs."""
-        with OpenJob(self._job("adaptive", FIRST_LINK)) as trial:
+        with self._open("adaptive", FIRST_LINK) as trial:
             steps = self._decodes(trial, PASSES["adaptive"])
         computed = median(step.compute_s for step in steps)
         told = {"link_bytes_per_s": FIRST_LINK, "compute_s": [step.compute_s for step in steps]}
@@ -149,9 +144,9 @@ class Slices:
         streamed = float(slab_bytes(self._size) * self._size.layers)
         return block_bound(self._batches, self._size.layers, batch_layer_s, 0.0, streamed, link)
 
-    def _job(self, policy: str, link: float) -> dict[str, Any]:
-        rate, memory = f"{link / 1e6:.3f}MB/s", f"{self._memory}B"
-        return job(
+    def _open(self, policy: str, link: float) -> OpenJob:
+        rate, memory = f"{link / 1e6:.3f}MB/s", f"{self._placement.device_bytes}B"
+        described = job(
             self._model,
             self._prompts,
             self._out,
@@ -161,6 +156,7 @@ class Slices:
             policy={"name": policy, "batch_size": self._rows, "batches": self._batches},
             limits={"gpu_memory": memory},
         )
+        return OpenJob(described, self._placement.of)
 
 
 def summarise(triples: Sequence[Mapping[str, Any]], bound_s: float) -> dict[str, Any]:
