@@ -125,7 +125,7 @@ class TorchAttention:
     def store(
         self, cache: LayerCache, key: torch.Tensor, value: torch.Tensor, batch: Batch
     ) -> None:
-        slots = _on(batch, "slots", key.device)
+        slots = on_device(batch, "slots", key.device)
         if batch.padding:
             slots = slots[: -batch.padding]
         block, offset = slots // cache.block_tokens, slots % cache.block_tokens
@@ -141,7 +141,7 @@ class TorchAttention:
         lengths = batch.query_len.tolist()
         contexts = batch.context_len.tolist()
         starts = batch.query_start.tolist()
-        table = _on(batch, "block_table", query.device)
+        table = on_device(batch, "block_table", query.device)
         # Grouping by length keeps the gathered, padded rows of a group nearly full.
         single = sorted((i for i, n in enumerate(lengths) if n == 1), key=contexts.__getitem__)
         for at in range(0, len(single), DECODE_GROUP):
@@ -159,7 +159,7 @@ class TorchAttention:
         return out
 
 
-def _on(batch: Batch, name: str, device: torch.device) -> torch.Tensor:
+def on_device(batch: Batch, name: str, device: torch.device) -> torch.Tensor:
     """An index array of the batch on the device, sent once per pass."""
     if name not in batch.on_device:
         batch.on_device[name] = getattr(batch, name).to(device, non_blocking=True).long()
@@ -233,9 +233,11 @@ def _masked(
     """Attention of some query rows, the first at position `first`, with everything spelled out."""
     heads, rows, dim = query.shape
     kv_heads = keys.shape[0]
-    keys, values = keys[:, : first + rows], values[:, : first + rows]
+    # What lies before the window of the first row may hold anything, NaN included.
+    seen = 0 if spec.window is None else max(0, first + 1 - spec.window)
+    keys, values = keys[:, seen : first + rows], values[:, seen : first + rows]
     row = torch.arange(first, first + rows, device=query.device)[:, None]
-    column = torch.arange(keys.shape[1], device=query.device)
+    column = torch.arange(seen, first + rows, device=query.device)
     visible = column <= row
     if spec.window is not None:
         visible &= column > row - spec.window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -39,7 +40,7 @@ from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
 from tightrun.runtime.stages import Stages
-from tightrun.runtime.warm_up import widest_pass
+from tightrun.runtime.warm_up import widest_pass, widest_streamed_pass
 
 PREFIX_SAMPLE = 64
 
@@ -118,8 +119,19 @@ class Engine:
         if engine.device.type == "cuda":
             # On a CPU memory is the system's, and the first real pass does as well.
             notify("warm-up: the widest pass once")
-            widest_pass(engine._loaded.cut, engine._cache, engine.plan, engine.device)
+            engine.warm_up()
+        # A full collection walks every object of torch and stalls links and loop for a fifth of a
+        # second; what loading made stays until the end anyway.
+        gc.collect()
+        gc.freeze()
         return engine
+
+    def warm_up(self) -> None:
+        """Compute the widest pass once, so that the allocator has all it will ever need."""
+        if self.plan.offloads:
+            widest_streamed_pass(self._scheduler, self.plan, self._compute_once)
+        else:
+            widest_pass(self._loaded.cut, self._cache, self.plan, self.device)
 
     def run(
         self,
@@ -292,6 +304,16 @@ class Engine:
                 self._sampler.forget(sequence)
                 delivery.put(sequence)
         self._account(block, planned, started, len(drawn), on_step)
+
+    def _compute_once(self, block: list[list[Segment]]) -> None:
+        def widest(batch: Batch, logits: torch.Tensor) -> None:
+            rows = logits[:1].expand(self.plan.batch_size, -1).contiguous()
+            del batch, rows
+
+        planned = self._planner.plan(block)
+        self._stages.begin_pass(widest)
+        self._weights.begin_pass([0] * len(planned.batches))
+        self._loop(self._stages, self._weights, planned.batches)
 
     def _account(
         self,

@@ -170,6 +170,8 @@ class KVCache:
             if memory is not None
             else torch.empty(count * size, dtype=torch.uint8, device=device)
         )
+        # A kernel may multiply what it masks by zero, and zero times NaN is NaN.
+        self.arena.zero_()
         # Each layer's view begins at its own resident blocks, so that resident numbers are the
         # same in every layer; with workspaces it goes on to the arena's end, where they are.
         end = count if self.rooms.workspace else 0

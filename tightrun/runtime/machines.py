@@ -55,7 +55,7 @@ def make_device(
     if device.type == "cuda":
         from tightrun.runtime.cuda_device import CudaDevice
 
-        cuda: Device = CudaDevice(device, own, host)
+        cuda: Device = CudaDevice(device, own, host, delay=delay, notify=notify)
         return cuda
     if machine is None or machine.device != "emulated":
         return CpuDevice(own, delay=delay, notify=notify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 
 import torch
 
@@ -11,7 +12,23 @@ from tightrun.policies.plan import Plan
 from tightrun.runtime.batch import Segment, pack
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.model import CutModel
+from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
+
+
+def widest_streamed_pass(
+    scheduler: Scheduler, plan: Plan, run: Callable[[list[list[Segment]]], None]
+) -> None:
+    """The same where weights or contexts are off the device: `run` computes a scheduler's block in
+    which every batch is full. Nothing is left of it."""
+    each = max(1, min(plan.context - 1, plan.longest_tokens - 1, plan.prefill_tokens))
+    count = min(plan.batch_size, -(-plan.prefill_tokens // each)) * plan.batches
+    for _ in range(count):
+        scheduler.add(Sequence(Request(-1, "warm-up", ""), 0, array("i", [0] * each), each, 1))
+    with torch.inference_mode():
+        run(scheduler.next_block())
+    scheduler.abandon()
+    scheduler.prompt_tokens = 0
 
 
 def widest_pass(model: CutModel, cache: KVCache, plan: Plan, device: torch.device) -> None:
