@@ -64,7 +64,11 @@ def main() -> None:
     told.add_argument("--offload-folder", type=Path, help="for the index or the arrays")
     told.add_argument("--copies", action="store_true", help="arrays instead of the safetensors")
     told.add_argument("--drop-cache", action="store_true")
+    told.add_argument("--gpu-memory", type=int, help="bytes of the GPU that may be used")
     arguments = told.parse_args()
+    if arguments.gpu_memory:
+        total = torch.cuda.get_device_properties(arguments.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, arguments.gpu_memory / total))
     model = offloaded(arguments)
     files = weight_files(arguments) if arguments.weights == "disk" else []
     drop(files, flush=True)
