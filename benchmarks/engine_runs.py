@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.jobs import text_of
+from benchmarks.random_model import TOKENIZER
 from tightrun.cli.load_engine import engine_options
 from tightrun.core import Completion, Request, StepRecord
 from tightrun.io.inputs import read_chunks, scan_inputs
@@ -40,9 +41,10 @@ def job(
     policy: Mapping[str, Any],
     limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A job as a mapping: greedy, and no row ends before its `max_tokens`."""
+    """A job as a mapping, for a model of `random_model`: greedy, and no row ends before its
+    `max_tokens`."""
     return {
-        "model": str(model.resolve()),
+        "model": {"path": str(model.resolve()), "tokenizer": str(model.resolve() / TOKENIZER)},
         "input": {"path": str(rows.resolve()), "prompt": "prompt", "id": "id"},
         "sampling": {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True},
         "output": {"path": f"{out.resolve()}/", "format": "parquet"},

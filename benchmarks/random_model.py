@@ -17,6 +17,7 @@ from benchmarks.jobs import write_tokenizer
 
 INDEX = "model.safetensors.index.json"
 DONE = "made.json"
+TOKENIZER = "tokenizer"
 SPREAD = 0.02
 _LAYER = re.compile(r"\.(\d+)\.")
 
@@ -37,7 +38,9 @@ def ensure_model(
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_tokenizer(partial, config.vocab_size)
+    # In a folder of its own: beside a config, transformers picks some families' own class for it.
+    (partial / TOKENIZER).mkdir()
+    write_tokenizer(partial / TOKENIZER, config.vocab_size)
     config.save_pretrained(partial)
     _write_shards(partial, config, seed, torch.device(device), alike)
     (partial / DONE).write_text(json.dumps(told, default=str))
