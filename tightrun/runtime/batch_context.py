@@ -179,7 +179,8 @@ class BatchContext:
             after = max(part.after.stored_from, seen)
             held = min(part.before.stored_from, -(-part.context // self.size))
             blocks += self._numbers(part, after, held)
-            first = max(part.context, after * self.size)
+            # A block that goes out whole takes the new tokens in it along.
+            first = max(part.context, max(after, held) * self.size)
             if first >= total:
                 continue
             if part.new < self.size and total - first <= room:
@@ -231,7 +232,9 @@ class BatchContext:
                     positions - part.shared + part.replay_row,
                 )
                 numbers = part.sequence.states
-                held = np.array([numbers[p] for p in range(first // self.size, -(-end // self.size))])
+                held = np.array(
+                    [numbers[p] for p in range(first // self.size, -(-end // self.size))]
+                )
                 held = held[positions // self.size - first // self.size]
                 rows.append(at)
                 slots.append(held * self.size + positions % self.size)

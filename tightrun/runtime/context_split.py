@@ -130,7 +130,7 @@ class ContextSplit:
 def _blocks(budget: float, length: int, size: int) -> int:
     """Blocks of a sequence the budget pays for; all it will ever have if it pays for all but half
     a block, so that a growing sequence stays whole."""
-    if budget >= length - size / 2:
+    if budget >= length - min(size, length) / 2:
         return EVERYTHING
     return max(0, round(budget / size))
 
