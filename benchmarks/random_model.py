@@ -32,7 +32,8 @@ def ensure_model(
     """
     told = {"seed": seed, "alike": alike, "config": config.to_diff_dict()}
     found = folder / DONE
-    if found.is_file() and json.loads(found.read_text()) == _plain(told):
+    whole = found.is_file() and (folder / TOKENIZER).is_dir()
+    if whole and json.loads(found.read_text()) == _plain(told):
         return folder
     partial = folder.with_name(f".{folder.name}")
     for old in (partial, folder):

@@ -28,8 +28,10 @@ from tightrun.core import StepRecord
 
 POLICIES = ("adaptive", "static", "sync")
 PROMPT_TOKENS, MAX_TOKENS = 2, 16
-# A sync pass takes nine times as long as an adaptive one and varies as little.
-PASSES = {"adaptive": 4, "static": 4, "sync": 1}
+# A sync pass takes nine times as long as an adaptive one, varies as little, and owes nothing to the
+# pass before it.
+PASSES = {"adaptive": 4, "static": 3, "sync": 1}
+WARM_PASSES = {"adaptive": 1, "static": 1, "sync": 0}
 FIRST_LINK = 500e6
 FASTEST_LINK = 1e9
 SPARE_TRIPLES = 3
@@ -100,7 +102,7 @@ class Slices:
     def _calibrate(self) -> tuple[float, dict[str, Any]]:
         """Seconds that one batch computes in one layer while the link runs."""
         with self._open("adaptive", FIRST_LINK) as trial:
-            steps = self._decodes(trial, PASSES["adaptive"])
+            steps = self._decodes(trial, "adaptive")
         computed = median(step.compute_s for step in steps)
         told = {"link_bytes_per_s": FIRST_LINK, "compute_s": [step.compute_s for step in steps]}
         return computed / (self._batches * self._size.layers), told
@@ -111,7 +113,7 @@ class Slices:
         """Every policy once, the first of them another each time; compute probed around them."""
         before = probe()
         turns = [*POLICIES[order % 3 :], *POLICIES[: order % 3]]
-        steps = {name: self._decodes(engines[name], PASSES[name]) for name in turns}
+        steps = {name: self._decodes(engines[name], name) for name in turns}
         after = probe()
         ours = steps["adaptive"]
         say(f"K={self._batches}: " + ", ".join(f"{n} {median_seconds(s):.2f} s" for n, s in
@@ -128,16 +130,16 @@ class Slices:
             "predicted_s": [s.predicted_s for s in ours],
         }
 
-    def _decodes(self, engine: OpenJob, passes: int) -> list[StepRecord]:
-        """The last `passes` full decode passes; the first one, which still has prefill behind it,
-        is not among them."""
-        steps = decodes(engine.run(engine.rows, passes + 1), self.sequences)
-        if len(steps) <= passes:
+    def _decodes(self, engine: OpenJob, policy: str) -> list[StepRecord]:
+        """The full decode passes of a run behind those that still work off its prefill."""
+        wanted, warm = PASSES[policy], WARM_PASSES[policy]
+        steps = decodes(engine.run(engine.rows, wanted + warm), self.sequences)
+        if len(steps) < wanted + warm:
             raise RuntimeError(
                 f"{len(steps)} of the passes decoded all {self.sequences} sequences together; "
                 "the plan has put fewer of them in a pass"
             )
-        return steps[-passes:]
+        return steps[warm:]
 
     def _bound(self, batch_layer_s: float, link: float) -> float:
         """Least seconds of a pass: K * c in every layer (the head is in `c`), or the weights."""
