@@ -28,6 +28,10 @@ def test_a_steady_error_is_learnt_whole() -> None:
     assert learned(*[3.0] * 60).factor == pytest.approx(3.0, rel=0.01)
 
 
+def test_the_first_pass_is_believed_as_much_as_the_probe() -> None:
+    assert learned(1.44).factor == pytest.approx(1.2)
+
+
 def test_one_strange_pass_is_not_believed() -> None:
     settled = [1.0] * 20
     assert learned(*settled, 10.0).factor < 1.02

@@ -252,3 +252,13 @@ def test_what_was_really_recomputed_counts() -> None:
     for _ in range(10):
         chosen.learn(PassMeasured(1.0, compute_s=really, recomputed=(64, 64)))
     assert chosen.corrections.compute.factor == pytest.approx(1.0)
+
+
+def test_slow_prefill_does_not_make_decode_look_slow() -> None:
+    chosen, load = distributor(), decoding(4096, 4096)
+    before = chosen.foresee(load)
+    for _ in range(10):
+        wide = chosen.decide(prefilling(4096))
+        chosen.learn(PassMeasured(9.0, compute_s=3 * wide.predicted.compute_s))
+    assert chosen.foresee(load) == before
+    assert chosen.corrections.prefill.factor > 2

@@ -26,7 +26,8 @@ class Correction:
     """A factor from predicted to measured seconds of one resource.
 
     Follows the mean of the passes since the last change of speed. A single pass far off hardly
-    moves it, a second one does, by a factor of 2 at most.
+    moves it, a second one does, by a factor of 2 at most. The first of all is believed as much as
+    the probe.
     """
 
     factor: float = 1.0
@@ -38,7 +39,7 @@ class Correction:
         if predicted_s <= 0 or measured_s <= 0:
             return
         off = math.log(measured_s / (predicted_s * self.factor))
-        if abs(off) > JUMP:
+        if abs(off) > JUMP and self._passes > 1:
             confirmed = off * self._strange > 0
             self._strange = off
             if confirmed:
@@ -57,25 +58,36 @@ class Correction:
 
 @dataclass(slots=True)
 class Corrections:
-    """The factors of a pass's resources, and of the whole pass for what does not overlap."""
+    """The factors of a pass's resources, and of the whole pass for what does not overlap.
+
+    Wide passes of prefill are off the probe by another factor than those of decode, and the two
+    may take turns: `compute` is of decode, `prefill` of the compute of passes with prefill.
+    """
 
     compute: Correction = field(default_factory=Correction)
     link_in: Correction = field(default_factory=Correction)
     link_out: Correction = field(default_factory=Correction)
     disk: Correction = field(default_factory=Correction)
     elapsed: Correction = field(default_factory=Correction)
+    prefill: Correction = field(default_factory=Correction)
 
-    def applied(self, times: PassBound) -> PassBound:
+    def computing(self, prefills: bool) -> Correction:
+        """The factor of compute for such a pass."""
+        return self.prefill if prefills else self.compute
+
+    def applied(self, times: PassBound, *, prefills: bool = False) -> PassBound:
         """The times as the passes so far have corrected them."""
         return PassBound(
-            times.compute_s * self.compute.factor,
+            times.compute_s * self.computing(prefills).factor,
             times.memory_s,
             times.link_in_s * self.link_in.factor,
             times.link_out_s * self.link_out.factor,
             times.disk_s * self.disk.factor,
         )
 
-    def learn(self, predicted: PassBound, rates: Rates, measured: PassMeasured) -> None:
+    def learn(
+        self, predicted: PassBound, rates: Rates, measured: PassMeasured, *, prefills: bool = False
+    ) -> None:
         """Take in a pass; `predicted` is without corrections.
 
         A link is learnt from the bytes it really moved, compute from the time it was busy: neither
@@ -85,7 +97,7 @@ class Corrections:
         m = measured
         busiest_s = max(m.compute_s, m.link_in_s, m.link_out_s, m.disk_s)
         self.elapsed.learn(busiest_s, m.elapsed_s)
-        self.compute.learn(predicted.compute_s, m.compute_s)
+        self.computing(prefills).learn(predicted.compute_s, m.compute_s)
         self.link_in.learn(seconds_on(m.link_in_bytes, rates.h2d_bytes_per_s), m.link_in_s)
         self.link_out.learn(seconds_on(m.link_out_bytes, rates.d2h_bytes_per_s), m.link_out_s)
         self.disk.learn(seconds_on(m.disk_bytes, rates.disk_bytes_per_s), m.disk_s)

@@ -94,7 +94,9 @@ class Distributor:
             wanted = load.present
         recomputed = self._feasible(load, wanted)
         self._last = load, recomputed
-        predicted = self.corrections.applied(self.times.of_pass(load, recomputed, self._ratio))
+        predicted = self.corrections.applied(
+            self.times.of_pass(load, recomputed, self._ratio), prefills=_prefills(load)
+        )
         elapsed_s = predicted.bound_s * self.corrections.elapsed.factor
         return Decision(self._ratio, self.form, recomputed, wanted, predicted, elapsed_s)
 
@@ -112,7 +114,7 @@ class Distributor:
         load, decided = self._last
         recomputed = decided if measured.recomputed is None else measured.recomputed
         predicted = self.times.of_pass(load, recomputed, self._ratio)
-        self.corrections.learn(predicted, self.times.rates, measured)
+        self.corrections.learn(predicted, self.times.rates, measured, prefills=_prefills(load))
 
     def _wanted(self, load: PassLoad) -> Split:
         """Where every batch should be; keeps the ratio where another gains too little."""
@@ -169,7 +171,8 @@ class Distributor:
 
     def _compute_s(self, load: PassLoad) -> Callable[[Split], float]:
         """Seconds of compute by the split."""
-        factor, compute_s = self.corrections.compute.factor, self.times.compute_s(load)
+        factor = self.corrections.computing(_prefills(load)).factor
+        compute_s = self.times.compute_s(load)
         return lambda split: factor * compute_s(split)
 
     def _links_s(self, load: PassLoad) -> Callable[[Split], float]:
