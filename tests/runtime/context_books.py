@@ -171,22 +171,23 @@ class ContextBooks:
         window: int | None,
     ) -> None:
         runs, rows = context.stored(window)
-        before, stored = set(host.values()), set()
+        before, stored = dict(host), set()
         for first, end in runs.runs:
             for block in range(first, end):
                 slots = range(block * SIZE, (block + 1) * SIZE)
                 arrived = {slot: workspace[slot] for slot in slots if slot in workspace}
-                assert set(arrived.values()) - before, "a block goes out that was stored already"
+                news = [slot for slot, name in arrived.items() if before.get(slot) != name]
+                assert news, "a block goes out that was stored already"
                 host |= arrived
                 stored |= set(slots)
         for row, slot in zip(rows.rows.tolist(), rows.slots.tolist(), strict=True):
             assert slot not in stored, "a row goes out twice"
-            assert names[row] not in before, "a row goes out that was stored already"
+            assert before.get(slot) != names[row], "a row goes out that was stored already"
             host[slot] = names[row]
             stored.add(slot)
         assert all(slot < self.cache.rooms.stored * SIZE for slot in stored)
         if window is None:
-            self.stored_tokens += len(set(host.values()) - before)
+            self.stored_tokens += sum(before.get(slot) != name for slot, name in host.items())
 
     def _workspace_slot(self, one: Sequence, position: int) -> int:
         block = one.blocks[position // SIZE] - self.cache.resident
