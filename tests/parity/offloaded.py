@@ -1,0 +1,134 @@
+"""Tiny engines whose weights and contexts lie where a test wants them, over rough links."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tests.parity.tiny_models import Oracle, as_text
+from tests.runtime.engines import answers, ask
+from tightrun.core import StepRecord
+from tightrun.policies.plan import Plan
+from tightrun.runtime.engine import Engine
+from tightrun.runtime.loading import load
+from tightrun.runtime.loading_offloaded import Shaken
+from tightrun.runtime.options import EngineOptions, Machine
+
+MIB = 2**20
+BLOCK = 16
+# Blocks of the longest of the oracles' sequences, 70 + 60 + 12 tokens.
+LONGEST = 9
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a tiny model of three layers.
+
+    `resident` and `disk` are layers (None: all are resident); the others are streamed from host
+    memory. `kv_blocks` lie on the device; `workspace` None is room for `batch_size` sequences.
+    """
+
+    policy: str = "adaptive"
+    recompute: float | None = None
+    form: str = "tokens"
+    batches: int = 3
+    batch_size: int = 2
+    resident: tuple[int, ...] | None = ()
+    disk: tuple[int, ...] = ()
+    slots: int = 2
+    kv_blocks: int = 0
+    workspace: int | None = None
+    prefill_tokens: int = 64
+    staging_rows: int = 8
+    most_rows: int = 4096
+
+    def planned(self, plan: Plan) -> Plan:
+        blocks = LONGEST * self.batch_size if self.workspace is None else self.workspace
+        streams = self.resident is not None
+        return replace(
+            plan,
+            batch_size=self.batch_size,
+            batches=self.batches,
+            prefill_tokens=self.prefill_tokens,
+            most_rows=self.most_rows,
+            block_tokens=BLOCK,
+            context=512,
+            resident_layers=self.resident,
+            disk_layers=self.disk,
+            slots=self.slots if streams else 0,
+            staging_slots=2 if self.disk else 0,
+            kv_blocks=self.kv_blocks,
+            workspace_blocks=blocks,
+            host_blocks=blocks,
+            activation_blocks=blocks if self.form != "tokens" else 0,
+            staging_rows=self.staging_rows,
+        )
+
+
+@dataclass
+class Run:
+    """An engine after its run: what it said, and its passes."""
+
+    engine: Engine
+    said: Sequence[tuple[str, str | None, int]]
+    steps: list[StepRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [step.recompute_ratio for step in self.steps]
+
+
+def rough(seed: int) -> Shaken:
+    """Transfers and host work end late now and then."""
+    chance = random.Random(seed)
+    return Shaken(delay=lambda _: chance.choice([0.0, 0.0, 0.0, 0.001]))
+
+
+@contextmanager
+def loaded_engine(
+    model: Path, words: Path, way: Way, shaken: Shaken | None = None, **options: Any
+) -> Iterator[tuple[Engine, list[str]]]:
+    """An engine over an emulated device, and what was said while it was loaded."""
+    machine = Machine("emulated", 64 * MIB, 64 * MIB, h2d=2e9, d2h=2e9, disk_read=2e9)
+    asked = EngineOptions(
+        str(model),
+        tokenizer=str(words),
+        dtype="float32",
+        machine=machine,
+        gpu_memory=64 * MIB,
+        cpu_memory=64 * MIB,
+        poison=True,
+        policy=way.policy,
+        recompute=way.recompute,
+        recompute_form=way.form,
+        **options,
+    )
+    notes: list[str] = []
+    shaken = replace(shaken or Shaken(), plan=way.planned)
+    engine = Engine(asked, load(asked, notes.append, shaken))
+    try:
+        yield engine, notes
+    finally:
+        engine.close()
+
+
+def run_oracle(
+    oracle: Oracle, words: Path, way: Way, shaken: Shaken | None = None, **options: Any
+) -> Run:
+    """The oracle's prompts through an engine of that way."""
+    with loaded_engine(oracle.folder, words, way, shaken, **options) as (engine, notes):
+        steps: list[StepRecord] = []
+        stops = tuple(oracle.stops)
+        requests = [
+            ask(i, as_text(p), max_tokens=oracle.new_tokens, stop_token_ids=stops)
+            for i, p in enumerate(oracle.prompts)
+        ]
+        got = answers(engine, requests, steps)
+        samples = [got[i].samples[0] for i in range(len(requests))]
+        said = [(s.text, s.finish_reason, s.completion_tokens) for s in samples]
+        return Run(engine, said, steps, notes)
