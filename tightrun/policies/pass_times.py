@@ -33,6 +33,10 @@ class PassTimes:
             [seconds(tokens) for seconds, tokens in zip(batches, split, strict=True)]
         )
 
+    def head_s(self, batch: BatchLoad) -> float:
+        """Seconds of one batch's logits."""
+        return self._products.seconds(batch.logit_rows, self._head_flops)
+
     def link_in_s(self, load: PassLoad, split: Sequence[int]) -> float:
         """Seconds of the weights and of the context, of which recomputed tokens bring less."""
         kv = self.kv_bytes * load.offloaded_tokens - self._saved_bytes * sum(split)
@@ -66,7 +70,7 @@ class PassTimes:
         """Seconds of one batch by the tokens it recomputes."""
         product_s, best = self._products.seconds, self.rates.best_flops_per_s
         # Few rows over a long context are bound by reading it, many by the products.
-        own_s = product_s(batch.logit_rows, self._head_flops) + max(
+        own_s = self.head_s(batch) + max(
             batch.attended * self._key_flops / best,
             batch.context_tokens * self.kv_bytes / self.rates.memory_bytes_per_s,
         )

@@ -294,7 +294,7 @@ class Engine:
                 drawn.append((sequence, chosen.tokens[i], chosen.logprobs.get(i)))
 
         self._stages.begin_pass(sample)
-        self._weights.begin_pass(self._planner.rooms(planned))
+        self._weights.begin_pass(*self._planner.rooms(planned))
         self._loop(self._stages, self._weights, planned.batches)
         self._scheduler.advance(block)
         for sequence, token, logprobs in drawn:

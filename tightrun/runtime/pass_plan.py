@@ -88,16 +88,20 @@ class PassPlanner:
             sum(c.replayed_tokens + c.projected_tokens for c in contexts),
         )
 
-    def rooms(self, planned: PlannedPass) -> list[int]:
-        """Bytes of weights the link in can carry while each batch computes one stage."""
+    def rooms(self, planned: PlannedPass) -> tuple[list[int], list[int]]:
+        """Bytes of weights that can arrive while each batch computes a layer, and the head."""
+        times, load = self._distributor.times, planned.load
         count = len(planned.batches)
-        rate = self._distributor.times.rates.h2d_bytes_per_s
+        rate = times.rates.h2d_bytes_per_s or times.rates.disk_bytes_per_s
         if not rate:
-            return [0] * count
+            return [0] * count, [0] * count
         predicted = planned.decision.predicted
-        kv_s = predicted.link_in_s - self._weights.link_bytes / rate
-        free_s = (predicted.compute_s - kv_s) / (len(self._shape.layers) * count)
-        return [max(0, int(AHEAD * rate * free_s))] * count
+        heads = [times.head_s(batch) for batch in load.batches]
+        weights_s = self._weights.link_bytes / rate
+        kv_s = max(0.0, predicted.link_in_s - weights_s)
+        free_s = (predicted.compute_s - sum(heads) - kv_s) / (len(self._shape.layers) * count)
+        room = max(0, int(AHEAD * rate * free_s))
+        return [room] * count, [int(AHEAD * rate * seconds) for seconds in heads]
 
     def _load(self, segments: list[Segment], share: float) -> BatchLoad:
         off = [s for s in segments if s.sequence.offloaded]

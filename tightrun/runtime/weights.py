@@ -37,9 +37,10 @@ class Weights(Protocol):
     def disk_bytes(self) -> int:
         """Bytes read from disk so far; only grows."""
 
-    def begin_pass(self, rooms: Sequence[int]) -> None:
+    def begin_pass(self, rooms: Sequence[int], head_rooms: Sequence[int] = ()) -> None:
         """Say what the pass is: one entry per batch, the bytes of weights that can arrive
-        while the batch computes one stage, 0 if that is not known."""
+        while the batch computes one layer, 0 if that is not known. The same for the head, which
+        may take longer; without it the layers' entries stand."""
 
     def wait(self, stage: int) -> None:
         """Return once the weights of the stage may be used; those of the last one no longer."""
@@ -63,7 +64,7 @@ class ResidentWeights:
     bytes_sent = 0
     disk_bytes = 0
 
-    def begin_pass(self, rooms: Sequence[int]) -> None:
+    def begin_pass(self, rooms: Sequence[int], head_rooms: Sequence[int] = ()) -> None:
         """Nothing to plan."""
 
     def wait(self, stage: int) -> None:
@@ -142,6 +143,7 @@ class StreamedWeights:
         self._now = -1  # the stage under way, counted over all passes
         self._last_due = -1
         self._rooms: Sequence[int] = (0,)
+        self._head_rooms: Sequence[int] = (0,)
         self._direct_disk_bytes = 0
         self.bytes_sent = 0
 
@@ -150,10 +152,11 @@ class StreamedWeights:
         """Bytes read from disk so far; only grows."""
         return self._direct_disk_bytes + (self._reads.nbytes if self._reads else 0)
 
-    def begin_pass(self, rooms: Sequence[int]) -> None:
+    def begin_pass(self, rooms: Sequence[int], head_rooms: Sequence[int] = ()) -> None:
         """Say what the pass is; see `Weights`."""
         assert rooms, "a pass has a batch"
-        self._rooms = rooms
+        assert len(head_rooms) in (0, len(rooms))
+        self._rooms, self._head_rooms = rooms, head_rooms or rooms
 
     def wait(self, stage: int) -> None:
         """Return once the weights of the stage may be used; those of the last one no longer."""
@@ -165,7 +168,9 @@ class StreamedWeights:
         """Send what must go behind this batch for every layer to be in time, or what the link
         can carry beside the KV if that is more."""
         self._give_slots()
-        room = max(self._pace(behind), self._rooms[behind])
+        in_head = self._now % self._stages == self._stages - 1
+        rooms = self._head_rooms if in_head else self._rooms
+        room = max(self._pace(behind), rooms[behind])
         for arrival in self._arrivals:
             if room <= 0:
                 break
