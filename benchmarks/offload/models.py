@@ -14,7 +14,7 @@ SLICES_QUICK = ModelSize(512, 16, 8, 2, 1408, 2_000)
 RECOMPUTE = ModelSize(1024, 12, 16, 16, 2816, 2_000)
 # Few KV heads: the cache of 256 sequences has to fit beside two layers in a gibibyte.
 DISK = ModelSize(2048, 36, 32, 2, 8192, 8_000)
-DISK_QUICK = ModelSize(1024, 8, 16, 2, 4096, 2_000)
+DISK_QUICK = ModelSize(1024, 24, 16, 2, 4096, 2_000)
 
 
 def llama_config(size: ModelSize, context: int = 1024) -> LlamaConfig:
