@@ -89,9 +89,10 @@ class Distributor:
         self._prefill_passes = self._prefill_passes + 1 if _prefills(load) else 0
         beginning = 0 < self._prefill_passes <= PREFILL_PASSES
         wanted = self._wanted(_as_decoded(load) if beginning else load)
-        if beginning and self.forced is None:
+        if beginning and self.form != "none":
             # What is computed now is no measure: only what is written is decided.
-            wanted = load.present
+            forced = self.forced
+            wanted = load.present if forced is None else self._splits.at_ratio(load, forced)
         recomputed = self._feasible(load, wanted)
         self._last = load, recomputed
         predicted = self.corrections.applied(
