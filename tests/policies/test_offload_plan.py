@@ -151,7 +151,7 @@ def test_no_plan_exceeds_a_memory_and_every_sum_is_exact(
         assert not got.disk_layers
         assert got.slots == 0
     else:
-        assert got.slots == 2
+        assert 2 <= got.slots <= min(4, len(streamed))
         assert len(streamed) > 2
     assert set(got.disk_layers) <= streamed
     if on_cpu:

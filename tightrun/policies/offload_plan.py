@@ -33,6 +33,9 @@ __all__ = ["PolicyAsked", "WeightSizes", "even_residents", "plan_offloaded"]
 
 # Small blocks waste little of a workspace, and one copy takes many of them.
 OFFLOADED_BLOCK_TOKENS = 16
+# Slots beyond two carry the link over long stages, such as the head: memory that nothing else wants
+# is given to them, up to so many.
+MOST_SLOTS = 4
 # Speed that is given up for what is simpler (all resident, else all KV, else no disk), and for a
 # longest sequence that nobody is sure to be there.
 RESIDENT_WORTH, KV_RESIDENT_WORTH, NO_DISK_WORTH, LONGEST_WORTH = 0.9, 0.95, 0.9, 0.9
@@ -42,13 +45,15 @@ RESIDENT_WORTH, KV_RESIDENT_WORTH, NO_DISK_WORTH, LONGEST_WORTH = 0.9, 0.95, 0.9
 class PolicyAsked:
     """What a person has set; None or "auto" where the plan may choose.
 
-    `batch_size` are sequences per batch, `batches` batches per pass, `recompute` a ratio.
+    `batch_size` are sequences per batch, `batches` batches per pass, `recompute` a ratio. `name`
+    changes nothing of the plan: the policies share it, so that they can be compared.
     """
 
     batch_size: int | None = None
     batches: int | None = None
     recompute: float | None = None
     form: str = "auto"
+    name: str = "adaptive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,12 @@ def _choices(job: _Job, least: int) -> Iterator[_Choice]:
 def _plan(job: _Job, choice: _Choice, why: str) -> Plan:
     d, sums = choice.division, choice.sums
     streamed = sums.layers - d.resident
+    arenas = sums.device(d)
+    slots = 0
+    if streamed:
+        spare = (job.device.bytes - sum(arenas.values())) // sums.weights.largest
+        slots = min(SLOTS + max(0, spare), streamed, MOST_SLOTS)
+        arenas["slots"] = slots * sums.weights.largest
     context = min(job.window, max(d.kv_blocks, d.workspace_blocks) * sums.block_tokens)
     return Plan(
         batch_size=d.batch_size,
@@ -225,11 +236,11 @@ def _plan(job: _Job, choice: _Choice, why: str) -> Plan:
         block_tokens=sums.block_tokens,
         kv_blocks=d.kv_blocks,
         context=context,
-        arenas={name: size for name, size in sums.device(d).items() if size},
+        arenas={name: size for name, size in arenas.items() if size},
         reasons=tuple(_reasons(job, choice, context, why)),
         resident_layers=even_residents(sums.layers, streamed) if streamed else None,
         disk_layers=sums.disk_layers(d),
-        slots=SLOTS if streamed else 0,
+        slots=slots,
         staging_slots=STAGING_SLOTS if d.disk and not sums.one_memory else 0,
         workspace_blocks=d.workspace_blocks,
         host_blocks=d.host_blocks,
@@ -256,7 +267,7 @@ def _reasons(job: _Job, choice: _Choice, context: int, why: str) -> Iterator[str
     if d.workspace_blocks:
         tokens = d.batches * d.host_blocks * sums.block_tokens
         yield f"the KV of {tokens:,} tokens is kept in host memory"
-        yield why
+        yield why if job.policy.name == "adaptive" else f"{job.policy.name} recomputes nothing"
     elif job.policy.recompute:
         yield "all KV is resident: the recompute ratio asked for has no effect"
     if context < job.longest:

@@ -160,20 +160,33 @@ class _Layers:
             beside = psutil.Process().memory_info().rss
             if self._device.torch.type == "cpu":
                 beside -= skeleton.outer_bytes
-        plan = plan_offloaded(
-            shape,
-            WeightSizes(sizes, skeleton.outer_bytes),
-            hardware.device_memory,
-            hardware.host_memory,
-            rates,
-            self._device.kind,
-            workload(options),
-            PolicyAsked(
-                options.batch_size, options.batches, options.recompute, options.recompute_form
-            ),
-            options.context,
-            host_beside=max(0, beside),
+        asked = PolicyAsked(
+            options.batch_size,
+            options.batches,
+            options.recompute,
+            options.recompute_form,
+            options.policy,
         )
+
+        def planned(sizes: tuple[int, ...]) -> Plan:
+            return plan_offloaded(
+                shape,
+                WeightSizes(sizes, skeleton.outer_bytes),
+                hardware.device_memory,
+                hardware.host_memory,
+                rates,
+                self._device.kind,
+                workload(options),
+                asked,
+                options.context,
+                host_beside=max(0, beside),
+            )
+
+        plan = planned(sizes)
+        if plan.disk_layers and tier == "host":
+            # Read straight from their files, layers may take some pages more.
+            layers = range(len(sizes))
+            plan = planned(tuple(max(sizes[i], skeleton.slab_bytes(i, "disk")) for i in layers))
         if plan.disk_layers and options.disk == 0:
             raise DoesNotFitError(
                 f"does not fit: {len(plan.disk_layers)} layers would have to be read from the "
