@@ -77,7 +77,7 @@ class Engine:
             rooms=Rooms(
                 plan.batches, plan.workspace_blocks, plan.host_blocks, plan.activation_blocks
             ),
-            memory=loaded.accelerator if plan.offloads else None,
+            memory=loaded.accelerator if loaded.skeleton is not None else None,
         )
         self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache))
         projection = loaded.projection if plan.activation_blocks else None
@@ -93,7 +93,12 @@ class Engine:
             else None
         )
         self._stages = Stages(
-            loaded.cut, loaded.accelerator, loaded.kernel, self._links, projection
+            loaded.cut,
+            loaded.accelerator,
+            loaded.kernel,
+            self._links,
+            projection,
+            most_rows=plan.most_rows,
         )
         self._distributor = loaded.distributor()
         self._planner = PassPlanner(
@@ -326,7 +331,7 @@ class Engine:
         elapsed = self._loaded.accelerator.now() - started
         now = self._traffic()
         traffic, self._last_traffic = now.since(self._last_traffic), now
-        self._learn(elapsed, traffic)
+        self._learn(planned, elapsed, traffic)
         works = [b.work() for b in planned.batches]
         works[0] = replace(
             works[0],
@@ -374,7 +379,7 @@ class Engine:
             )
         )
 
-    def _learn(self, elapsed_s: float, traffic: Traffic) -> None:
+    def _learn(self, planned: PlannedPass, elapsed_s: float, traffic: Traffic) -> None:
         self._distributor.learn(
             PassMeasured(
                 elapsed_s=elapsed_s,
@@ -385,6 +390,7 @@ class Engine:
                 link_out_bytes=traffic.d2h_bytes,
                 disk_s=traffic.disk_s,
                 disk_bytes=traffic.disk_bytes,
+                recomputed=planned.left,
             )
         )
 

@@ -21,11 +21,15 @@ AHEAD = 1.2
 
 @dataclass(frozen=True, slots=True)
 class PlannedPass:
-    """The batches of a pass as they are computed, the load they were decided for, the decision."""
+    """The batches of a pass as they are computed, the load they were decided for, the decision.
+
+    `left` are the context tokens that each batch has in the recompute form behind it.
+    """
 
     batches: list[Batch]
     load: PassLoad
     decision: Decision
+    left: tuple[int, ...]
     offloaded_tokens: int
     recomputed_tokens: int
 
@@ -80,10 +84,14 @@ class PassPlanner:
                 batch.context = BatchContext.of(split.parts, self._cache, self._staging_rows)
             batches.append(batch)
         contexts = [b.context for b in batches if b.context is not None]
+        left = tuple(
+            round(share * self._split.held(s)) for s, share in zip(block, shares, strict=True)
+        )
         return PlannedPass(
             batches,
             load,
             decision,
+            left,
             sum(c.offloaded_tokens for c in contexts),
             sum(c.replayed_tokens + c.projected_tokens for c in contexts),
         )

@@ -239,11 +239,20 @@ class Scheduler:
         wanted = min(self._expected(sequence), sequence.most_tokens)
         return max(0, self.cache.blocks_for(wanted) - len(sequence.blocks))
 
+    def _replayed(self, sequence: Sequence) -> int:
+        """Tokens of a sequence that its batch computes again in every pass."""
+        size = self.cache.block_tokens
+        held = min(sequence.computed, sequence.kept.states_from * size)
+        return max(0, held - sequence.shared * size) if sequence.offloaded else 0
+
     def _choose(self, lane: int) -> list[Segment]:
         """Every decoding sequence's token, then prefill chunks up to the budget of a batch."""
         mine = [s for s in self.running if s.lane == lane]
         decoding = [Segment(s, 1) for s in mine if s.uncomputed == 1]
-        left = max(1, self.plan.prefill_tokens - len(decoding))
+        left = self.plan.prefill_tokens
+        if self.plan.most_rows:
+            left = min(left, self.plan.most_rows - sum(map(self._replayed, mine)))
+        left = max(1, left - len(decoding))
         prefill = []
         for sequence in mine:
             if sequence.uncomputed > 1 and left > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from tightrun.runtime.attention import AttentionKernel, AttentionSpec
 from tightrun.runtime.batch import Batch
+from tightrun.runtime.batch_context import Projected
 from tightrun.runtime.context_links import ContextLinks
 from tightrun.runtime.device import Device, Happening
 from tightrun.runtime.model import CutModel, LayerCall
@@ -19,11 +21,21 @@ from tightrun.runtime.projection import Projection, batch_of_tokens
 Sample = Callable[[Batch, torch.Tensor], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """Tokens whose keys and values are projected again: their prelude, the slots these go to, and
+    where their states are in the workspace."""
+
+    tokens: Batch
+    places: Batch
+    source: torch.Tensor
+
+
 class Stages:
     """The layers and the head of a cut model, over batches whose contexts lie where they may.
 
     `links` and `projection` are None where no context is off the device, or none is held as
-    activations.
+    activations; of these at most `most_rows` tokens are projected at once (0: all).
     """
 
     def __init__(
@@ -33,12 +45,14 @@ class Stages:
         kernel: AttentionKernel,
         links: ContextLinks | None = None,
         projection: Projection | None = None,
+        most_rows: int = 0,
     ) -> None:
         self.count = len(model.layers) + 1
         self._model, self._device, self._kernel = model, device, kernel
         self._links, self._projection = links, projection
         self._sample: Sample | None = None
-        self._older: dict[int, tuple[Batch, Batch, torch.Tensor]] = {}
+        self._most_rows = most_rows
+        self._older: dict[int, list[_Older]] = {}
         model.answer_attention(self._attend)
         if projection is not None:
             projection.watch(self._on_states)
@@ -72,7 +86,8 @@ class Stages:
             self._links.arrive(stage, batch)
             if batch.index in self._older:
                 assert batch.context is not None
-                self._older[batch.index][1].point(stage, batch.context.buffer)
+                for older in self._older[batch.index]:
+                    older.places.point(stage, batch.context.buffer)
         self._device.compute(
             f"layer {stage} batch {batch.index}", partial(self._model.run_layer, stage, batch)
         )
@@ -93,8 +108,19 @@ class Stages:
         if context is None or not context.projected_tokens:
             return
         tokens = context.projected
+        count = len(tokens.ids)
+        step = self._most_rows or count
+        self._older[batch.index] = [
+            self._prelude_of_older(batch, tokens, slice(at, at + step))
+            for at in range(0, count, step)
+        ]
+
+    def _prelude_of_older(self, batch: Batch, tokens: Projected, some: slice) -> _Older:
         device = batch.input_ids.device
-        ids, positions = tokens.ids, tokens.positions
+        ids, positions = tokens.ids[some], tokens.positions[some]
+        places = batch_of_tokens(torch.from_numpy(ids), torch.from_numpy(positions))
+        places.slots = torch.from_numpy(tokens.target[some])
+        places.cache, places.context = batch.cache, batch.context
         if batch.padding:
             ids = np.append(ids, ids[-1])
             positions = np.append(positions, int(batch.positions[0, -1]))
@@ -102,11 +128,9 @@ class Stages:
         older = batch_of_tokens(sent[0], sent[1], padding=batch.padding)
         self._model.prelude(older)
         older.hidden = None
-        places = batch_of_tokens(sent[0], sent[1])
-        places.slots = torch.from_numpy(tokens.target)
-        places.cache, places.context = batch.cache, context
-        source = torch.from_numpy(tokens.source).to(device, non_blocking=True)
-        self._older[batch.index] = (older, places, source)
+        places.input_ids, places.positions = older.input_ids, older.positions
+        source = torch.from_numpy(tokens.source[some]).to(device, non_blocking=True)
+        return _Older(older, places, source)
 
     def _head(self, batch: Batch) -> None:
         hidden, batch.hidden, batch.layer_calls = batch.hidden, None, []
@@ -138,11 +162,10 @@ class Stages:
         batch, links = call.batch, self._links
         if batch is None or batch.context is None or links is None:
             return
-        if batch.index in self._older:
+        for older in self._older.get(batch.index, ()):
             assert self._projection is not None
             assert call.cache is not None
-            older, places, source = self._older[batch.index]
-            held = links.fetched_states(batch, source, self._projection.width)
-            key, value = self._projection.project(call, held, older)
-            self._kernel.store(call.cache, key, value, places)
+            held = links.fetched_states(batch, older.source, self._projection.width)
+            key, value = self._projection.project(call, held, older.tokens)
+            self._kernel.store(call.cache, key, value, older.places)
         links.store_states(call.layer, batch, states)
