@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.offload.disk import best_of, layer_rate, ratio, shares
+from benchmarks.offload.disk import best_of, layer_rate, ratio, reached_rate, shares
 from benchmarks.offload.figures import (
     best_split,
     block_bound,
@@ -113,6 +113,11 @@ def test_the_disk_case_is_held_to_the_larger_of_its_bounds() -> None:
     run = {"disk_bytes": 4e9, "dense_flops": 1e12, "pass_s": [2.5, 2.0, 9.0]}
     assert shares(run, 2e9, 1e12)["bound_share"] == pytest.approx(2.0 / 2.5)
     assert shares(run, 4e9, 0.5e12)["bounds"] == {"disk_s": 1.0, "compute_s": 2.0}
+
+
+def test_a_run_that_read_faster_than_the_probe_tells_its_rate() -> None:
+    assert reached_rate({"disk_bytes": 4e9, "disk_s": [4.0, 2.0]}) == 2e9
+    assert reached_rate({"disk_bytes": 0, "disk_s": [0.0]}) == 0.0
 
 
 def test_the_rate_of_a_layer_takes_each_product_at_its_best() -> None:
