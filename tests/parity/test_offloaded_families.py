@@ -11,10 +11,6 @@ from tests.parity.families import RUN
 from tests.parity.offloaded import Way, rough, run_oracle
 from tests.parity.tiny_models import Oracle
 
-# Families whose keys and values are not a plain function of the layer's input, or of which that
-# could not be proven: they have no activations form.
-WITHOUT_ACTIVATIONS: frozenset[str] = frozenset()
-
 
 @pytest.mark.parametrize("family", RUN)
 def test_context_replayed_from_tokens_says_what_generate_says(
@@ -26,7 +22,7 @@ def test_context_replayed_from_tokens_says_what_generate_says(
     assert max(run.ratios) > 0
 
 
-@pytest.mark.parametrize("family", [x for x in RUN if x not in WITHOUT_ACTIVATIONS])
+@pytest.mark.parametrize("family", RUN)
 def test_context_projected_from_activations_says_what_generate_says(
     family: str, oracle_of: Callable[[str], Oracle], words: Path, tmp_path: Path
 ) -> None:

@@ -73,7 +73,7 @@ def device_bytes(shape: ModelShape, weights: WeightSizes, got: Plan, beside: int
     slabs = weights.layers if resident is None else [weights.layers[i] for i in resident]
     block = shape.kv_block_bytes(got.block_tokens)
     states = got.block_tokens * shape.hidden * shape.element_bytes
-    row = block // got.block_tokens + (states // got.block_tokens if got.activation_blocks else 0)
+    row = max(block, states if got.activation_blocks else 0) // got.block_tokens
     waiting = (shape.hidden + 2 * shape.layers[0].key_dim) * shape.element_bytes
     return (
         beside

@@ -125,7 +125,7 @@ class MemorySums:
         """Bytes of the buffers in which new rows wait to be written out, on either side."""
         row = self.block_bytes // self.block_tokens
         if d.activation_blocks:
-            row += self.activation_block_bytes // self.block_tokens
+            row = max(row, self.activation_block_bytes // self.block_tokens)
         return BUFFERS * self.staging_rows(d) * row
 
     def streamed_bytes(self, d: Division) -> int:
