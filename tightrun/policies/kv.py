@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tightrun.policies.corrections import Corrections
+from tightrun.policies.corrections import Correction, Corrections
 from tightrun.policies.cost import PassBound
 from tightrun.policies.forms import Form, recipe_of
 from tightrun.policies.hardware import Rates
@@ -53,6 +53,7 @@ class Distributor:
 
     `activation_bytes` and `projection_flops_per_token` are of one token over all layers.
     `most_rows` is the width of a batch's workspace, which replayed tokens share (0: no end).
+    `compute_factor` is how much longer a layer takes than its products, as known before the run.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Distributor:
         activation_bytes: int = 0,
         projection_flops_per_token: float = 0.0,
         most_rows: int = 0,
+        compute_factor: float = 1.0,
     ) -> None:
         assert form != "activations" or activation_bytes > 0
         assert forced is None or 0 <= forced <= 1
@@ -77,7 +79,9 @@ class Distributor:
         self.form: Form = "none" if forced == 0 else form
         self.forced = forced
         self.times = PassTimes(shape, rates, self.form, recipe)
-        self.corrections = Corrections()
+        self.corrections = Corrections(
+            compute=Correction(compute_factor), prefill=Correction(compute_factor)
+        )
         self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
         self._ratio = 0.0
         self._calls_for_less = 0

@@ -62,12 +62,11 @@ class Traffic:
     weight_bytes: int = 0
     kv_bytes_in: int = 0
     kv_bytes_out: int = 0
+    waited_s: float = 0.0
 
     def since(self, earlier: Traffic) -> Traffic:
         """What has come about since an earlier reading."""
-        return Traffic(
-            *(getattr(self, x.name) - getattr(earlier, x.name) for x in fields(Traffic))
-        )
+        return Traffic(*(getattr(self, x.name) - getattr(earlier, x.name) for x in fields(Traffic)))
 
 
 @dataclass(slots=True)

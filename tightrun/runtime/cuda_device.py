@@ -55,6 +55,7 @@ class CudaDevice:
         self.memory = Ledger("device memory", memory_bytes)
         self.host_memory = Ledger("host memory", host_bytes)
         self.computing_s = 0.0
+        self.waited_s = 0.0
         self._log = LaneLog()
         self._clock = CudaClock(self.torch)
         self._watcher = EventWatcher()

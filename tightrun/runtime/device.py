@@ -119,6 +119,7 @@ class Device(Protocol):
     disk: Link  # disk -> host memory (on a CPU: into the slots themselves)
     host: HostLane
     computing_s: float
+    waited_s: float  # seconds that `wait` held up the calling thread
 
     def now(self) -> float:
         """Seconds of the device's clock."""

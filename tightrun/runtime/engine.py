@@ -255,6 +255,7 @@ class Engine:
         device, links = self._loaded.accelerator, self._links
         return Traffic(
             computing_s=device.computing_s,
+            waited_s=device.waited_s,
             h2d_s=device.link_in.busy_s,
             d2h_s=device.link_out.busy_s,
             disk_s=device.disk.busy_s,
@@ -362,7 +363,7 @@ class Engine:
                 sequences=sum(len(x) for x in block),
                 prefill_tokens=prefill,
                 decode_tokens=decode,
-                context_tokens=sum(w.context_tokens for w in works),
+                context_tokens=sum(b.context_tokens for b in planned.load.batches),
                 recompute_ratio=planned.recomputed_tokens / max(1, planned.offloaded_tokens),
                 recompute_form=self._distributor.form if planned.recomputed_tokens else "",
                 weight_bytes_in=traffic.weight_bytes,
@@ -380,10 +381,14 @@ class Engine:
         )
 
     def _learn(self, planned: PlannedPass, elapsed_s: float, traffic: Traffic) -> None:
+        # On a processor, planning and sampling take the time of computing; on CUDA they run beside.
+        busy_s = traffic.computing_s
+        if self._loaded.accelerator.torch.type == "cpu":
+            busy_s = max(busy_s, elapsed_s - traffic.waited_s)
         self._distributor.learn(
             PassMeasured(
                 elapsed_s=elapsed_s,
-                compute_s=traffic.computing_s,
+                compute_s=busy_s,
                 link_in_s=traffic.h2d_s,
                 link_in_bytes=traffic.h2d_bytes,
                 link_out_s=traffic.d2h_s,

@@ -131,6 +131,7 @@ class FakeDevice:
         self._durations = durations
         self._runs_ahead = runs_ahead
         self.computing_s = 0.0
+        self.waited_s = 0.0
         self._computing = Lane("compute", self._clock, strict=True)
         self._gates: tuple[Happening, ...] = ()
         self._last: Item | None = None

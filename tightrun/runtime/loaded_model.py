@@ -47,6 +47,7 @@ class LoadedModel:
     weight_traffic: WeightTraffic = field(default_factory=WeightTraffic)
     projection: Projection | None = None
     form: Form = "none"
+    compute_factor: float = 1.0
     skeleton: Skeleton | None = None
 
     def distributor(self) -> Distributor:
@@ -63,6 +64,7 @@ class LoadedModel:
                 float(sum(map(projection.flops_per_token, range(layers)))) if projection else 0.0
             ),
             most_rows=self.plan.most_rows,
+            compute_factor=self.compute_factor,
         )
 
     def close(self) -> None:

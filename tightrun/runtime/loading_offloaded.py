@@ -23,7 +23,8 @@ from tightrun.runtime.device import Device, Move
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import paged_attention
 from tightrun.runtime.inspection_streamed import learn_streamed, prove_streamed
-from tightrun.runtime.kernel_choice import choose_kernel
+from tightrun.runtime.kernel_choice import choose_kernel, is_token_major
+from tightrun.runtime.layer_probe import layer_factor
 from tightrun.runtime.link_rates import links_running, with_links
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
@@ -84,6 +85,11 @@ def load_offloaded(
             loaded.fuse(kernel)
         form, projection, plan = loaded.choose_form(cut, shape, rates, plan)
         cut.answer_attention(paged_attention(kernel))
+        with loaded.bound(0), links_running(accelerator):
+            factor = layer_factor(
+                cut, shape, rates, plan.block_tokens, dtype, accelerator,
+                token_major=is_token_major(kernel),
+            )  # fmt: skip
         for note in skeleton.notes:
             notify(note)
         return LoadedModel(
@@ -104,6 +110,7 @@ def load_offloaded(
             weight_traffic=traffic,
             projection=projection,
             form=form,
+            compute_factor=factor,
             skeleton=skeleton,
         )
     except BaseException:

@@ -50,6 +50,7 @@ class ProcessorDevice:
         self.disk: Link = lanes.disk
         self.host: HostLane = lanes.host
         self.computing_s = 0.0
+        self.waited_s = 0.0
         self._lanes = lanes
         self._compute = ComputeLane(self.now, self._enter_computing)
         self._here = Outcome("a point of computing")
@@ -75,8 +76,10 @@ class ProcessorDevice:
         if all(happening.done for happening in happenings):
             _raise_failures(happenings)
             return
+        start = self.now()
         with self._compute.paused():
             _raise_failures(happenings)
+        self.waited_s += self.now() - start
 
     def settle(self, *happenings: Happening) -> None:
         """Block until all are over. Raises TransferFailedError if one failed."""
