@@ -36,7 +36,8 @@ GIB = 2**30
 ROOM, QUICK_ROOM = GIB, 3 * GIB // 8  # above what the imports hold
 SEQUENCES, QUICK_SEQUENCES = (64, 256), (16,)
 RIVAL_BATCHES = (16, 64, 256)
-PROMPT_TOKENS, MAX_TOKENS = 4, 6
+PROMPT_TOKENS, MAX_TOKENS = 4, 8
+LARGEST_BATCH = 128
 WARM_PASSES = 1
 IMPORTS = (
     "import psutil, tightrun.cli.main, tightrun.runtime.engine, tightrun.cli.load_engine; "
@@ -105,6 +106,7 @@ class Disk:
         out = self._workdir / "disk-out"
         shutil.rmtree(out, ignore_errors=True)
         file = self._workdir / "disk.yaml"
+        batch = min(sequences, LARGEST_BATCH)
         described = job(
             self._model,
             rows,
@@ -112,7 +114,7 @@ class Disk:
             max_tokens=MAX_TOKENS,
             context=PROMPT_TOKENS + MAX_TOKENS,
             hardware="cpu",
-            policy={"name": "adaptive"},
+            policy={"name": "adaptive", "batch_size": batch, "batches": -(-sequences // batch)},
             limits={"cpu_memory": f"{limit}B"},
         )
         file.write_text(json.dumps(described))
@@ -121,12 +123,12 @@ class Disk:
         tokens, seconds, peak = measured(record)
         all_steps = [StepRecord(**row) for row in read_steps(out).to_pylist()]
         steps = decodes(all_steps, sequences)[WARM_PASSES:]
-        shutil.rmtree(out)
         if not steps:
             raise RunFailedError(
-                f"no pass decoded all {sequences} sequences together: "
-                f"{sorted({step.sequences for step in all_steps})}"
+                f"no pass decoded all {sequences} sequences together, but "
+                f"{sorted({step.sequences for step in all_steps})}; its report is in {out}"
             )
+        shutil.rmtree(out)
         say(f"{sequences} sequences: {median_seconds(steps):.2f} s a pass, "
             f"{peak / GIB:.2f} of {limit / GIB:.2f} GiB")  # fmt: skip
         return {
