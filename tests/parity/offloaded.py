@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.parity.tiny_models import Oracle, as_text
 from tests.runtime.engines import answers, ask
-from tightrun.core import StepRecord
+from tightrun.core import Request, Sample, StepRecord
 from tightrun.policies.plan import Plan
+from tightrun.runtime.accounts import EngineSummary
 from tightrun.runtime.engine import Engine
 from tightrun.runtime.loading import load
 from tightrun.runtime.loading_offloaded import Shaken
@@ -69,14 +70,21 @@ class Way:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """An engine after its run: what it said, and its passes."""
+    """What an engine said in its run, by row, and its passes."""
 
-    engine: Engine
-    said: Sequence[tuple[str, str | None, int]]
-    steps: list[StepRecord] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    samples: list[Sample]
+    steps: list[StepRecord]
+    summary: EngineSummary
+
+    @property
+    def said(self) -> list[tuple[str, str | None, int]]:
+        return [(s.text, s.finish_reason, s.completion_tokens) for s in self.samples]
+
+    @property
+    def texts(self) -> list[str]:
+        return [sample.text for sample in self.samples]
 
     @property
     def ratios(self) -> list[float]:
@@ -92,8 +100,8 @@ def rough(seed: int) -> Shaken:
 @contextmanager
 def loaded_engine(
     model: Path, words: Path, way: Way, shaken: Shaken | None = None, **options: Any
-) -> Iterator[tuple[Engine, list[str]]]:
-    """An engine over an emulated device, and what was said while it was loaded."""
+) -> Iterator[Engine]:
+    """An engine over an emulated device."""
     machine = Machine("emulated", 64 * MIB, 64 * MIB, h2d=2e9, d2h=2e9, disk_read=2e9)
     asked = EngineOptions(
         str(model),
@@ -108,27 +116,34 @@ def loaded_engine(
         recompute_form=way.form,
         **options,
     )
-    notes: list[str] = []
     shaken = replace(shaken or Shaken(), plan=way.planned)
-    engine = Engine(asked, load(asked, notes.append, shaken))
+    engine = Engine(asked, load(asked, lambda _: None, shaken))
     try:
-        yield engine, notes
+        yield engine
     finally:
         engine.close()
+
+
+def run_engine(engine: Engine, requests: list[Request]) -> Run:
+    """All requests through the engine; none may fail."""
+    steps: list[StepRecord] = []
+    got = answers(engine, requests, steps)
+    assert not [c.error for c in got.values() if c.error]
+    return Run([got[i].samples[0] for i in range(len(requests))], steps, engine.summary())
+
+
+def requests_of(oracle: Oracle) -> list[Request]:
+    """The oracle's prompts, with its stop tokens."""
+    stops = tuple(oracle.stops)
+    return [
+        ask(i, as_text(p), max_tokens=oracle.new_tokens, stop_token_ids=stops)
+        for i, p in enumerate(oracle.prompts)
+    ]
 
 
 def run_oracle(
     oracle: Oracle, words: Path, way: Way, shaken: Shaken | None = None, **options: Any
 ) -> Run:
     """The oracle's prompts through an engine of that way."""
-    with loaded_engine(oracle.folder, words, way, shaken, **options) as (engine, notes):
-        steps: list[StepRecord] = []
-        stops = tuple(oracle.stops)
-        requests = [
-            ask(i, as_text(p), max_tokens=oracle.new_tokens, stop_token_ids=stops)
-            for i, p in enumerate(oracle.prompts)
-        ]
-        got = answers(engine, requests, steps)
-        samples = [got[i].samples[0] for i in range(len(requests))]
-        said = [(s.text, s.finish_reason, s.completion_tokens) for s in samples]
-        return Run(engine, said, steps, notes)
+    with loaded_engine(oracle.folder, words, way, shaken, **options) as engine:
+        return run_engine(engine, requests_of(oracle))

@@ -38,9 +38,12 @@ def logits_of(
         return choose(sampler, logits, sequences)
 
     prompts = ragged_prompts(9, shared=20, longest=40)
-    with patch.context() as patched, loaded_engine(model, words, way, shaken, spill=spill) as got:
+    with (
+        patch.context() as patched,
+        loaded_engine(model, words, way, shaken, spill=spill) as engine,
+    ):
         patched.setattr(Sampler, "choose", note)
-        answers(got[0], [ask(i, as_text(p), max_tokens=6) for i, p in enumerate(prompts)])
+        answers(engine, [ask(i, as_text(p), max_tokens=6) for i, p in enumerate(prompts)])
     assert len(noted) == 9 * 6
     return noted
 

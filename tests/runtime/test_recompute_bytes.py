@@ -37,7 +37,7 @@ def passes(model: Path, words: Path, ratio: float, form: str = "tokens") -> list
     )
     prompts = [[3 + (7 * row + 5 * i) % 190 for i in range(PROMPT)] for row in range(2 * SEQUENCES)]
     steps: list[StepRecord] = []
-    with loaded_engine(model, words, way) as (engine, _):
+    with loaded_engine(model, words, way) as engine:
         rows = [ask(i, as_text(p), max_tokens=NEW, ignore_eos=True) for i, p in enumerate(prompts)]
         answers(engine, rows, steps)
     assert len(steps) == NEW
