@@ -26,6 +26,7 @@ from tests.policies.machines import (
     sizes,
 )
 from tightrun.policies.hardware import Budget, Rates
+from tightrun.policies.offload_memory import BUFFERS
 from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, even_residents, plan_offloaded
 from tightrun.policies.plan import (
     LEAST_CONTEXT,
@@ -80,9 +81,9 @@ def device_bytes(shape: ModelShape, weights: WeightSizes, got: Plan, beside: int
         + weights.outer
         + sum(slabs)
         + got.slots * max(weights.layers)
-        + (len(shape.layers) * got.kv_blocks + 2 * got.workspace_blocks) * block
-        + 2 * got.activation_blocks * states
-        + 2 * got.staging_rows * row
+        + (len(shape.layers) * got.kv_blocks + BUFFERS * got.workspace_blocks) * block
+        + BUFFERS * got.activation_blocks * states
+        + BUFFERS * got.staging_rows * row
         + (got.batches - 1) * got.most_rows * waiting
         + workspace_bytes(shape, got.most_rows)
         + logits_bytes(shape, got.batch_size)
@@ -334,7 +335,7 @@ def test_a_ratio_that_has_no_effect_is_told() -> None:
 
 def test_the_smallest_room_is_two_slots_and_64_kib_beside_the_kv() -> None:
     weights, workload = sizes(TINY), Workload(rows=4, longest_sequence=128)
-    kv = 2 * 8 * TINY.kv_block_bytes(16)
+    kv = BUFFERS * 8 * TINY.kv_block_bytes(16)
     least = weights.outer + 2 * max(weights.layers) + kv + 64 * KIB
     got = plan(TINY, least, 64 * MIB, TWO_CORES, "emulated", workload)
     assert sum(got.arenas.values()) <= least
@@ -344,7 +345,7 @@ def test_the_smallest_room_is_two_slots_and_64_kib_beside_the_kv() -> None:
 def test_where_it_must_be_prefill_takes_one_token_at_a_time() -> None:
     weights, workload = sizes(TINY), Workload(rows=4, longest_sequence=128)
     passing = workspace_bytes(TINY, 1) + logits_bytes(TINY, 1)
-    kv = 2 * 8 * TINY.kv_block_bytes(16) + 2 * TINY.kv_block_bytes(16) // 16
+    kv = BUFFERS * 8 * TINY.kv_block_bytes(16) + BUFFERS * TINY.kv_block_bytes(16) // 16
     least = weights.outer + 2 * max(weights.layers) + kv + passing
     got = plan(TINY, least, 64 * MIB, TWO_CORES, "emulated", workload)
     assert (got.prefill_tokens, got.sequences, got.most_rows) == (1, 1, 1)

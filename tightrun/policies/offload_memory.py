@@ -9,9 +9,11 @@ from typing import NamedTuple
 from tightrun.policies.plan import logits_bytes, workspace_bytes
 from tightrun.policies.shape import ModelShape
 
-# One slot is computed with while the other fills; so it is with the buffers of KV on the move.
+# One slot is computed with while the other fills.
 SLOTS = 2
-BUFFERS = 2
+# One buffer of KV is computed on, one is there for the next batch, one fills. With two, every batch
+# that takes a little longer or shorter than its neighbour holds up the link or the computing.
+BUFFERS = 3
 STAGING_SLOTS = 2
 
 

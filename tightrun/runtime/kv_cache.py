@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tightrun.policies.offload_memory import BUFFERS
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.device import Device
 from tightrun.runtime.kv_layout import KVLayout, LayerCache
 from tightrun.runtime.sequence import Kept, Sequence
-
-# One buffer is computed on while the next batch's context arrives in the other.
-BUFFERS = 2
 
 
 class BlockPool:

@@ -16,9 +16,10 @@ Loop = Callable[[Stages, Weights, Sequence[Batch]], None]
 
 
 def loop_overlapped(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
-    """Weights arrive in slices, one behind each batch, and each batch's context one batch ahead."""
+    """Weights arrive in slices, one behind each batch, and contexts two batches ahead of use."""
     following = stages.following(block)
     stages.fetch(0, block[0])
+    stages.fetch(*next(following))
     for stage in range(stages.count):
         weights.wait(stage)
         for batch in block:

@@ -68,7 +68,8 @@ class Stages:
             for batch in block:
                 if (stage, batch.index) != (0, block[0].index):
                     yield stage, batch
-        yield self.count, None
+        while True:
+            yield self.count, None
 
     def fetch(self, stage: int, batch: Batch | None) -> None:
         """Send for the context the stage needs of the batch."""
