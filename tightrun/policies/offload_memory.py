@@ -11,9 +11,8 @@ from tightrun.policies.shape import ModelShape
 
 # One slot is computed with while the other fills.
 SLOTS = 2
-# One buffer of KV is computed on, one is there for the next batch, one fills. With two, every batch
-# that takes a little longer or shorter than its neighbour holds up the link or the computing.
-BUFFERS = 3
+# One buffer of KV is computed on, one fills for the next batch.
+BUFFERS = 2
 STAGING_SLOTS = 2
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tightrun.policies.forms import Form, choose_form, recipe_of
 from tightrun.policies.hardware import Budget, Rates
 from tightrun.policies.offload_memory import (
+    BUFFERS,
     SLOTS,
     STAGING_SLOTS,
     Division,
@@ -33,6 +34,8 @@ __all__ = ["PolicyAsked", "WeightSizes", "even_residents", "plan_offloaded"]
 
 # Small blocks waste little of a workspace, and one copy takes many of them.
 OFFLOADED_BLOCK_TOKENS = 16
+# A third buffer of KV spares link and computing the waiting for each other where a batch takes a
+# little longer or shorter than its neighbour: 5 % of a pass when both are equally busy.
 # Slots beyond two carry the link over long stages, such as the head: memory that nothing else wants
 # is given to them, up to so many.
 MOST_SLOTS = 4
@@ -223,10 +226,16 @@ def _plan(job: _Job, choice: _Choice, why: str) -> Plan:
     d, sums = choice.division, choice.sums
     streamed = sums.layers - d.resident
     arenas = sums.device(d)
-    slots = 0
+    slots, buffers = 0, BUFFERS
+    spare = job.device.bytes - sum(arenas.values())
+    kv = d.workspace_blocks * sums.block_bytes
+    states = d.activation_blocks * sums.activation_block_bytes
+    if d.workspace_blocks and kv + states <= spare:
+        buffers, spare = BUFFERS + 1, spare - kv - states
+        arenas["kv"] += kv
+        arenas["activations"] += states
     if streamed:
-        spare = (job.device.bytes - sum(arenas.values())) // sums.weights.largest
-        slots = min(SLOTS + max(0, spare), streamed, MOST_SLOTS)
+        slots = min(SLOTS + max(0, spare // sums.weights.largest), streamed, MOST_SLOTS)
         arenas["slots"] = slots * sums.weights.largest
     context = min(job.window, max(d.kv_blocks, d.workspace_blocks) * sums.block_tokens)
     return Plan(
@@ -243,6 +252,7 @@ def _plan(job: _Job, choice: _Choice, why: str) -> Plan:
         slots=slots,
         staging_slots=STAGING_SLOTS if d.disk and not sums.one_memory else 0,
         workspace_blocks=d.workspace_blocks,
+        buffers=buffers,
         host_blocks=d.host_blocks,
         activation_blocks=d.activation_blocks,
         staging_rows=sums.staging_rows(d),

@@ -46,7 +46,7 @@ class Plan:
     `resident_layers` None says all; the others are streamed through `slots` slots, those of
     `disk_layers` from the disk by way of `staging_slots` host buffers, the others from host memory.
     `kv_blocks` are blocks per layer on the device. A sequence without blocks there belongs to
-    the workspace of its batch: `workspace_blocks` blocks of one batch in one layer, twice.
+    the workspace of its batch: `workspace_blocks` blocks of a batch in one layer, `buffers` times.
     Of these, `host_blocks` per batch and layer can lie in host memory, and
     `activation_blocks` as activations. `staging_rows` new rows of one batch and layer wait,
     twice, to be written out. `recompute_form` is `tokens`, `activations` or `none`,
@@ -67,6 +67,7 @@ class Plan:
     slots: int = 0
     staging_slots: int = 0
     workspace_blocks: int = 0
+    buffers: int = 2
     host_blocks: int = 0
     activation_blocks: int = 0
     staging_rows: int = 0

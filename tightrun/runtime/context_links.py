@@ -15,9 +15,11 @@ import torch
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.batch_context import Rows, Runs
 from tightrun.runtime.device import Device, Happening, Move, Urgency
-from tightrun.runtime.kv_cache import BUFFERS, KVCache
+from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.kv_layout import LayerCache
 
+# One is filled by the device while the rows of the other cross and are spread.
+STAGINGS = 2
 _WORDS = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
 
 
@@ -46,6 +48,7 @@ class ContextLinks:
     ) -> None:
         self._device, self._cache, self._poison = device, cache, poison
         self.staging_rows = staging_rows
+        self.buffers = cache.rooms.buffers
         layout, rooms = cache.layout, cache.rooms
         self._item = layout.dtype.itemsize
         self._windows = [x.window for x in layout.shape.layers]
@@ -55,19 +58,19 @@ class ContextLinks:
         self._host = device.empty_host(regions * self._region_bytes, "kv")
         self._state_region_bytes = rooms.activations * self._state_bytes
         self._host_states = device.empty_host(regions * self._state_region_bytes, "activations")
-        self._states = device.empty(BUFFERS * self._state_region_bytes, "activations")
+        self._states = device.empty(rooms.buffers * self._state_region_bytes, "activations")
         row_bytes = max(layout.block_bytes // cache.block_tokens, state_width * self._item)
         self._staging = [
             _Staging(
                 device.empty(staging_rows * row_bytes, "write-back"),
                 device.empty_host(staging_rows * row_bytes, "write-back"),
             )
-            for _ in range(BUFFERS)
+            for _ in range(STAGINGS)
         ]
         self._turn = 0
         self._buffer = 0
         self._fetches: dict[tuple[int, int], tuple[int, list[Happening]]] = {}
-        self._used: list[list[Happening]] = [[] for _ in range(BUFFERS)]
+        self._used: list[list[Happening]] = [[] for _ in range(rooms.buffers)]
         self._written: dict[tuple[int, int], list[Happening]] = {}
         self._under_way: list[Happening] = []
         self.bytes_in = 0
@@ -78,7 +81,7 @@ class ContextLinks:
         context = batch.context
         if context is None:
             return
-        buffer, self._buffer = self._buffer, (self._buffer + 1) % BUFFERS
+        buffer, self._buffer = self._buffer, (self._buffer + 1) % self.buffers
         if self._poison:
             self._device.settle(*self._used[buffer])
             self._cache.workspace(buffer).fill_(0xFF)
@@ -124,9 +127,7 @@ class ContextLinks:
         held = self._state_workspace(batch.context.buffer).view(self._cache.layout.dtype)
         return held.view(-1, width)[source]
 
-    def gather_rows(
-        self, layer: int, batch: Batch, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
+    def gather_rows(self, layer: int, batch: Batch, key: torch.Tensor, value: torch.Tensor) -> None:
         """Copy the new rows that go out singly into staging: key, value `[kv_heads, tokens, dim]`.
 
         Part of the layer's computing; `store` sends them.
@@ -177,9 +178,7 @@ class ContextLinks:
         self._written[batch.lane, layer] = before + written
         self._under_way += [*happenings, *written]
 
-    def store_states(
-        self, layer: int, batch: Batch, states: torch.Tensor
-    ) -> None:
+    def store_states(self, layer: int, batch: Batch, states: torch.Tensor) -> None:
         """Write the activations of those rows of `states` `[tokens, width]` that are to be held."""
         assert batch.context is not None
         rows = batch.context.states_out
@@ -234,15 +233,18 @@ class ContextLinks:
         def spread() -> None:
             self._spread(region, rows, staging.host[:size], shape.key_width)
 
-        return self._cross(staging, size, spread, f"rows {layer} batch {batch.index}", [done, *before])
+        return self._cross(
+            staging, size, spread, f"rows {layer} batch {batch.index}", [done, *before]
+        )
 
-    def _spread(
-        self, region: LayerCache, rows: Rows, host: torch.Tensor, key_width: int
-    ) -> None:
+    def _spread(self, region: LayerCache, rows: Rows, host: torch.Tensor, key_width: int) -> None:
         """Put rows that have arrived where they belong. Plain numpy: it must not wake a second
         team of threads beside the one that computes."""
         words, _ = _WORDS[self._item]
-        block, offset = rows.slots // self._cache.block_tokens, rows.slots % self._cache.block_tokens
+        block, offset = (
+            rows.slots // self._cache.block_tokens,
+            rows.slots % self._cache.block_tokens,
+        )
         flat = host.view(words).numpy()
         border = rows.count * key_width
         for side, part in ((region.keys, flat[:border]), (region.values, flat[border:])):
@@ -272,7 +274,7 @@ class ContextLinks:
 
     def _free_staging(self) -> _Staging:
         """The next staging, which the device may write to once its last rows have crossed."""
-        self._turn = (self._turn + 1) % BUFFERS
+        self._turn = (self._turn + 1) % STAGINGS
         staging = self._staging[self._turn]
         self._device.wait(*staging.crossed)
         return staging

@@ -75,7 +75,11 @@ class Engine:
             token_major=is_token_major(loaded.kernel),
             poison=options.poison,
             rooms=Rooms(
-                plan.batches, plan.workspace_blocks, plan.host_blocks, plan.activation_blocks
+                plan.batches,
+                plan.workspace_blocks,
+                plan.host_blocks,
+                plan.activation_blocks,
+                plan.buffers,
             ),
             memory=loaded.accelerator if loaded.skeleton is not None else None,
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tightrun.policies.offload_memory import BUFFERS
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.device import Device
 from tightrun.runtime.kv_layout import KVLayout, LayerCache
@@ -114,12 +113,14 @@ class WorkspacePool:
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """What a cache has beside its resident blocks: `lanes` workspaces of `workspace` blocks each,
-    the first `stored` of them with host memory, and `activations` blocks of stored states."""
+    the first `stored` of them with host memory, and `activations` blocks of stored states. On the
+    device there are `buffers` of each, which all lanes and layers take turns in."""
 
     lanes: int = 1
     workspace: int = 0
     stored: int = 0
     activations: int = 0
+    buffers: int = 2
 
 
 class KVCache:
@@ -127,7 +128,7 @@ class KVCache:
 
     `tables[place]` lists the blocks of the sequence at that place, in order of its tokens: numbers
     below `resident` are blocks of the device, the others blocks of the lane's workspace, of which
-    there are BUFFERS in `arena` behind the resident ones. `poison` fills blocks that nobody holds
+    there are some in `arena` behind the resident ones. `poison` fills blocks that nobody holds
     with NaN, so that a test sees any use of what is not there yet or not any more.
     """
 
@@ -162,7 +163,7 @@ class KVCache:
         self._poison = poison
         self.layout = KVLayout(shape, block_tokens, dtype, token_major)
         size = self.layout.block_bytes
-        count = len(shape.layers) * blocks + BUFFERS * self.rooms.workspace
+        count = len(shape.layers) * blocks + self.rooms.buffers * self.rooms.workspace
         self.arena = (
             memory.empty(count * size, "kv")
             if memory is not None

@@ -16,10 +16,10 @@ Loop = Callable[[Stages, Weights, Sequence[Batch]], None]
 
 
 def loop_overlapped(stages: Stages, weights: Weights, block: Sequence[Batch]) -> None:
-    """Weights arrive in slices, one behind each batch, and contexts two batches ahead of use."""
+    """Weights arrive in slices, one behind each batch; contexts a batch ahead, or two."""
     following = stages.following(block)
-    stages.fetch(0, block[0])
-    stages.fetch(*next(following))
+    for _ in range(stages.ahead):
+        stages.fetch(*next(following))
     for stage in range(stages.count):
         weights.wait(stage)
         for batch in block:
@@ -45,7 +45,7 @@ def loop_static(stages: Stages, weights: Weights, block: Sequence[Batch]) -> Non
     """FlexGen (arXiv 2303.06865, algorithm 1): all of the next layer's weights behind the first
     batch, the next batch's context behind each, and after each batch everything is waited for."""
     following = stages.following(block)
-    stages.fetch(0, block[0])
+    stages.fetch(*next(following))
     for stage in range(stages.count):
         weights.wait(stage)
         for batch in block:

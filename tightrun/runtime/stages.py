@@ -51,6 +51,8 @@ class Stages:
         self._model, self._device, self._kernel = model, device, kernel
         self._links, self._projection = links, projection
         self._sample: Sample | None = None
+        # Contexts that are sent for before the batch they are needed for: all but one buffer's.
+        self.ahead = links.buffers - 1 if links else 1
         self._most_rows = most_rows
         self._older: dict[int, list[_Older]] = {}
         model.answer_attention(self._attend)
@@ -63,11 +65,10 @@ class Stages:
         self._older = {}
 
     def following(self, block: Sequence[Batch]) -> Iterator[tuple[int, Batch | None]]:
-        """The (layer, batch) that comes after each in the order of a pass; None at its end."""
+        """The (stage, batch) of a pass in their order, then no more batches."""
         for stage in range(self.count):
             for batch in block:
-                if (stage, batch.index) != (0, block[0].index):
-                    yield stage, batch
+                yield stage, batch
         while True:
             yield self.count, None
 
