@@ -11,7 +11,13 @@ from typing import Literal
 
 from benchmarks.jobs import ModelSize
 from benchmarks.offload.models import slab_bytes
-from tightrun.policies.offload_memory import SLOTS, Division, MemorySums, WeightSizes
+from tightrun.policies.offload_memory import (
+    BUFFERS,
+    SLOTS,
+    Division,
+    MemorySums,
+    WeightSizes,
+)
 from tightrun.policies.plan import Plan
 from tightrun.policies.shape import LayerShape, ModelShape
 
@@ -51,18 +57,28 @@ class Placement:
             staging_slots=0,
             kv_blocks=d.kv_blocks,
             workspace_blocks=d.workspace_blocks,
+            buffers=BUFFERS + (self.kv == "host"),
             host_blocks=d.host_blocks,
             activation_blocks=d.activation_blocks,
             staging_rows=self._sums.staging_rows(d),
             recompute_form=self.form,
-            arenas=self._sums.device(d),
+            arenas=self._arenas,
             host_arenas=self._sums.host(d),
         )
 
     @property
     def device_bytes(self) -> int:
         """The sum of what is on the device, and a little."""
-        return sum(self._sums.device(self.division).values()) + SPARE_BYTES
+        return sum(self._arenas.values()) + SPARE_BYTES
+
+    @property
+    def _arenas(self) -> dict[str, int]:
+        """The bytes on the device, with a third buffer of KV as a plan with room takes it."""
+        d, sums = self.division, self._sums
+        arenas = sums.device(d)
+        arenas["kv"] += d.workspace_blocks * sums.block_bytes
+        arenas["activations"] += d.activation_blocks * sums.activation_block_bytes
+        return arenas
 
     @property
     def division(self) -> Division:
