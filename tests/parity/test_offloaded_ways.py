@@ -46,7 +46,7 @@ def ways(draw: st.DrawFn) -> Way:
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3"])
 @given(way=ways(), seed=st.integers(0, 99))
 @settings(
-    max_examples=20,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
