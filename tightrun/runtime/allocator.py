@@ -13,11 +13,22 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_BYTES = 2**30
 
 
-def keep_freed_memory() -> bool:
-    """Tell malloc to keep up to KEPT_BYTES at its top; False where there is no such call."""
+def keep_freed_memory(nbytes: int = KEPT_BYTES) -> bool:
+    """Tell malloc to keep up to `nbytes` at its top; False where there is no such call."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    return bool(mallopt(_MMAP_THRESHOLD, KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
+    nbytes = min(nbytes, KEPT_BYTES)
+    return bool(mallopt(_MMAP_THRESHOLD, nbytes) and mallopt(_TRIM_THRESHOLD, nbytes))
+
+
+def give_back_freed_memory() -> None:
+    """Return what malloc has kept to the system, so that what is held is what is used."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim.argtypes, trim.restype = (ctypes.c_size_t,), ctypes.c_int
+    trim(0)

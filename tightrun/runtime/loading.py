@@ -47,8 +47,6 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
     hardware = hardware_of(options, device)
     if device.type == "cuda":
         hold_to_budget(device, hardware.device_memory)
-    else:
-        keep_freed_memory()
     if is_emulated(options) or _is_too_large(source, config, hardware):
         return load_offloaded(options, source, config, hardware, device, notify, shaken or Shaken())
     return _load_resident(options, source, config, hardware, device, notify)
@@ -62,6 +60,8 @@ def _load_resident(
     device: torch.device,
     notify: Notify,
 ) -> LoadedModel:
+    if device.type == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(options)
     notify(f"loading {options.model} on {device}")
     inspected = inspect_model(load_model(source, config, device), device)

@@ -17,6 +17,7 @@ from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
 from tightrun.policies.plan import DoesNotFitError, Plan
 from tightrun.policies.shape import ModelShape
+from tightrun.runtime.allocator import give_back_freed_memory, keep_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype
 from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.device import Device, Move
@@ -74,6 +75,9 @@ def load_offloaded(
         cut, shape, sides, attention = loaded.learn()
         rates = loaded.probe(shape)
         plan = shaken.plan(loaded.plan(shape, hardware, rates))
+        if device.type == "cpu":
+            # No more than a pass takes anyway: what malloc keeps is in no ledger.
+            keep_freed_memory(plan.arenas["workspace"])
         weights, traffic = loaded.bring(plan)
         prove_streamed(
             cut, shape, attention, dtype, device, loaded.bound, prompts=1 if plan.disk_layers else 4
@@ -164,6 +168,7 @@ class _Layers:
         sizes = tuple(skeleton.slab_bytes(i, tier) for i in range(len(skeleton.layers)))
         beside = 0
         if options.machine is None or options.machine.cpu_memory is None:
+            give_back_freed_memory()
             beside = psutil.Process().memory_info().rss
             if self._device.torch.type == "cpu":
                 beside -= skeleton.outer_bytes
