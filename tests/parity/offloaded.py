@@ -91,10 +91,11 @@ class Run:
         return [step.recompute_ratio for step in self.steps]
 
 
-def rough(seed: int) -> Shaken:
-    """Transfers and host work end late now and then."""
+def rough(seed: int, late_s: float = 0.001) -> Shaken:
+    """Transfers and host work end late now and then, the later the more seldom."""
     chance = random.Random(seed)
-    return Shaken(delay=lambda _: chance.choice([0.0, 0.0, 0.0, 0.001]))
+    share = min(0.25, 0.001 / late_s)
+    return Shaken(delay=lambda _: late_s if chance.random() < share else 0.0)
 
 
 @contextmanager
@@ -110,11 +111,10 @@ def loaded_engine(
         machine=machine,
         gpu_memory=64 * MIB,
         cpu_memory=64 * MIB,
-        poison=True,
         policy=way.policy,
         recompute=way.recompute,
         recompute_form=way.form,
-        **options,
+        **{"poison": True} | options,
     )
     shaken = replace(shaken or Shaken(), plan=way.planned)
     engine = Engine(asked, load(asked, lambda _: None, shaken))

@@ -26,7 +26,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def logits_of(
-    model: Path, words: Path, way: Way, shaken: Shaken, patch: pytest.MonkeyPatch, spill: Path
+    model: Path,
+    words: Path,
+    way: Way,
+    shaken: Shaken,
+    patch: pytest.MonkeyPatch,
+    spill: Path,
+    *,
+    poison: bool = True,
 ) -> Logits:
     """All logits of a small ragged job, by row and position."""
     noted: Logits = {}
@@ -38,12 +45,10 @@ def logits_of(
         return choose(sampler, logits, sequences)
 
     prompts = ragged_prompts(9, shared=20, longest=40)
-    with (
-        patch.context() as patched,
-        loaded_engine(model, words, way, shaken, spill=spill) as engine,
-    ):
+    with patch.context() as patched:
         patched.setattr(Sampler, "choose", note)
-        answers(engine, [ask(i, as_text(p), max_tokens=6) for i, p in enumerate(prompts)])
+        with loaded_engine(model, words, way, shaken, spill=spill, poison=poison) as engine:
+            answers(engine, [ask(i, as_text(p), max_tokens=6) for i, p in enumerate(prompts)])
     assert len(noted) == 9 * 6
     return noted
 
@@ -65,13 +70,14 @@ def test_the_overlapped_loop_agrees_with_the_one_in_order_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def run(policy: str, shaken: Shaken) -> Logits:
+    def run(policy: str, shaken: Shaken, *, poison: bool = True) -> Logits:
         way = Way(policy, recompute, form, resident=(1,), disk=(2,), kv_blocks=10)
-        return logits_of(model, word_tokenizer, way, shaken, monkeypatch, tmp_path)
+        return logits_of(model, word_tokenizer, way, shaken, monkeypatch, tmp_path, poison=poison)
 
     in_order = run("simple", Shaken())
-    for seed in range(2):
-        assert_same_bits(run("adaptive", rough(seed)), in_order)
+    assert_same_bits(run("adaptive", rough(0)), in_order)
+    # To poison a buffer is to wait for it: what is not waited for otherwise shows without.
+    assert_same_bits(run("adaptive", rough(1, 0.03), poison=False), in_order)
 
 
 @pytest.mark.parametrize("policy", ["static", "sync"])
