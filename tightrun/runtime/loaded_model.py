@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -49,6 +50,7 @@ class LoadedModel:
     form: Form = "none"
     compute_factor: float = 1.0
     skeleton: Skeleton | None = None
+    spilled: TemporaryDirectory[str] | None = None
 
     def distributor(self) -> Distributor:
         """What decides, pass by pass, how much of the context off the device is recomputed."""
@@ -72,6 +74,8 @@ class LoadedModel:
         self.accelerator.close()
         if self.skeleton is not None:
             self.skeleton.close()
+        if self.spilled is not None:
+            self.spilled.cleanup()
 
 
 def load_tokenizer(options: EngineOptions) -> Tokenizer:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
@@ -116,6 +117,7 @@ def load_offloaded(
             form=form,
             compute_factor=factor,
             skeleton=skeleton,
+            spilled=loaded.folder,
         )
     except BaseException:
         accelerator.close()
@@ -137,6 +139,12 @@ class _Layers:
         self._options, self._device, self._skeleton = options, device, skeleton
         self._dtype, self._notify = dtype, notify
         self._weights: Weights = ResidentWeights()
+        self.folder = None if options.spill else TemporaryDirectory(prefix="tightrun-slabs-")
+
+    @property
+    def spill(self) -> Path:
+        """Where layers are written that have to be converted before they can be streamed."""
+        return self._options.spill or Path(self.folder.name if self.folder else "")
 
     def learn(self) -> tuple[CutModel, ModelShape, RopeSides, str]:
         """Load what surrounds the layers, and read the shape off layers of zeros."""
@@ -146,11 +154,15 @@ class _Layers:
         # Given back before any arena is taken.
         largest = max(self._skeleton.slab_bytes(layer) for layer in layers)
         empty = torch.zeros(largest, dtype=torch.uint8, device=self._device.torch)
-        return learn_streamed(
+        learnt = learn_streamed(
             self._skeleton.model,
             self._device.torch,
             lambda layer: self._skeleton.layout(layer).bindings(empty).bind(),
         )
+        nothing = torch.empty(largest, dtype=torch.uint8, device="meta")
+        for layer in layers:
+            self._skeleton.layout(layer).bindings(nothing).bind()
+        return learnt
 
     def probe(self, shape: ModelShape) -> Rates:
         """What the device and its links can do, where the job's machine does not say it."""
@@ -220,7 +232,7 @@ class _Layers:
             if layer in resident:
                 self._settle_layer(layer, device.empty(size, "weights"))
             elif layer in plan.disk_layers:
-                slabs[layer] = skeleton.slab(layer, self._options.spill or Path())
+                slabs[layer] = skeleton.slab(layer, self.spill)
             else:
                 slabs[layer] = skeleton.slab(layer, device.empty_host(size, "weights"))
         if not slabs:
@@ -303,7 +315,7 @@ class _Layers:
         skeleton = self._skeleton
         if not skeleton.reads_directly(0):
             return []
-        slab = skeleton.slab(0, self._options.spill or Path())
+        slab = skeleton.slab(0, self.spill)
         end = min(slab.nbytes, DISK_PROBE_BYTES)
         room = torch.empty(slab.nbytes + 4096, dtype=torch.uint8)
         begin = -room.data_ptr() % 4096
