@@ -37,7 +37,7 @@ ROOM, QUICK_ROOM = GIB, 3 * GIB // 8  # above what the imports hold
 SEQUENCES, QUICK_SEQUENCES = (64, 256), (16,)
 RIVAL_BATCHES = (16, 64, 256)
 PROMPT_TOKENS, MAX_TOKENS = 4, 8
-LARGEST_BATCH = 128
+LARGEST_BATCH = 256
 WARM_PASSES = 1
 IMPORTS = (
     "import psutil, tightrun.cli.main, tightrun.runtime.engine, tightrun.cli.load_engine; "

@@ -12,13 +12,11 @@ import torch
 
 from tightrun.core import Completion, Request, StepRecord, TraceSpan
 from tightrun.policies.cost import bound_of_block
-from tightrun.policies.kv import PassMeasured
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
     Accounts,
     EngineSnapshot,
     EngineSummary,
-    Traffic,
     peak_rss_bytes,
 )
 from tightrun.runtime.batch import Batch, Segment
@@ -34,6 +32,7 @@ from tightrun.runtime.loading import load
 from tightrun.runtime.loop import LOOPS
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.pass_meter import PassMeter, step_of
 from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
@@ -61,7 +60,6 @@ class Engine:
         self._weights = loaded.weights
         self._loop = LOOPS[options.policy]
         self._accounts = Accounts()
-        self._began = loaded.accelerator.now()
         self._feed: Feed | None = None
         plan, offloads = loaded.plan, loaded.plan.workspace_blocks > 0
         self._cache = KVCache(
@@ -115,7 +113,7 @@ class Engine:
             loaded.weight_traffic,
             plan.staging_rows,
         )
-        self._last_traffic = self._traffic()
+        self._meter = PassMeter(loaded.accelerator, self._weights, self._links)
 
     @classmethod
     def load(cls, options: EngineOptions, notify: Notify) -> Engine:
@@ -155,10 +153,7 @@ class Engine:
         `finish` is called once per request, from a thread of the engine's own. `on_trace` is told
         after each pass, and after its step, what the lanes of the device did.
         """
-        accelerator = self._loaded.accelerator
-        self._began = accelerator.now()
-        accelerator.spans()  # what loading did is not part of the run
-        self._last_traffic = self._traffic()
+        self._meter.begin_run()
         delivery = Delivery(self._loaded.tokenizer, finish)
         self._feed = feed = Feed(
             requests,
@@ -177,7 +172,7 @@ class Engine:
                 while not stop.is_set() and self._refill(feed):
                     self._pass(delivery, on_step)
                     if on_trace is not None:
-                        on_trace(self._spans())
+                        on_trace(self._meter.spans(self._accounts.passes))
         except BaseException:
             stop.set()
             raise
@@ -233,7 +228,7 @@ class Engine:
     def describe(self) -> list[str]:
         """A few lines for people: what runs, on what, with which sizes and bytes."""
         shape, plan = self.shape, self.plan
-        arenas = ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in plan.arenas.items() if v)
+        arenas = ", ".join(f"{k} {_size(v)}" for k, v in plan.arenas.items() if v)
         return [
             f"{type(self._loaded.cut.model).__name__}, {shape.parameters / 1e6:,.1f} M "
             f"parameters in {str(self._loaded.dtype).removeprefix('torch.')} on {self.device}, "
@@ -254,31 +249,6 @@ class Engine:
             return torch.cuda.max_memory_reserved(self.device)
         accelerator = self._loaded.accelerator
         return accelerator.memory.peak if accelerator.kind == "emulated" else 0
-
-    def _traffic(self) -> Traffic:
-        device, links = self._loaded.accelerator, self._links
-        return Traffic(
-            computing_s=device.computing_s,
-            waited_s=device.waited_s,
-            h2d_s=device.link_in.busy_s,
-            d2h_s=device.link_out.busy_s,
-            disk_s=device.disk.busy_s,
-            h2d_bytes=device.link_in.moved_bytes,
-            d2h_bytes=device.link_out.moved_bytes,
-            disk_bytes=device.disk.moved_bytes,
-            weight_bytes=self._weights.bytes_sent,
-            kv_bytes_in=links.bytes_in if links else 0,
-            kv_bytes_out=links.bytes_out if links else 0,
-        )
-
-    def _spans(self) -> list[TraceSpan]:
-        iteration = self._accounts.passes
-        return [
-            TraceSpan(
-                iteration, x.lane, x.name, x.start_s - self._began, x.end_s - self._began, x.nbytes
-            )
-            for x in self._loaded.accelerator.spans()
-        ]
 
     def _share_prefix(self, feed: Feed) -> None:
         feed.wait_for(PREFIX_SAMPLE)
@@ -334,9 +304,8 @@ class Engine:
         on_step: Callable[[StepRecord], None],
     ) -> None:
         elapsed = self._loaded.accelerator.now() - started
-        now = self._traffic()
-        traffic, self._last_traffic = now.since(self._last_traffic), now
-        self._learn(planned, elapsed, traffic)
+        traffic = self._meter.read()
+        self._distributor.learn(self._meter.measured(planned, elapsed, traffic))
         works = [b.work() for b in planned.batches]
         works[0] = replace(
             works[0],
@@ -350,58 +319,25 @@ class Engine:
         accounts.add(self.shape, works, bound, elapsed, traffic)
         accounts.offloaded_tokens += planned.offloaded_tokens
         accounts.recomputed_tokens += planned.recomputed_tokens
-        # A preempted sequence computes its own output again: only prompts count as prompt tokens.
-        decode = sum(s.tokens for x in block for s in x if s.tokens == 1)
-        prefill = sum(s.tokens for x in block for s in x) - decode
         accounts.output_tokens += drawn
+        # A preempted sequence computes its own output again: only prompts count as prompt tokens.
         accounts.prompt_tokens = self._scheduler.prompt_tokens
         accounts.shared_tokens = self._scheduler.shared_tokens
         on_step(
-            StepRecord(
-                run=1,
-                iteration=accounts.passes,
-                phase="decode" if not prefill else "mixed" if decode else "prefill",
-                started_s=started - self._began,
+            step_of(
+                accounts.passes,
+                block,
+                planned,
+                traffic,
+                started_s=started - self._meter.began_s,
                 elapsed_s=elapsed,
-                batches=len(planned.batches),
-                sequences=sum(len(x) for x in block),
-                prefill_tokens=prefill,
-                decode_tokens=decode,
-                context_tokens=sum(b.context_tokens for b in planned.load.batches),
-                recompute_ratio=planned.recomputed_tokens / max(1, planned.offloaded_tokens),
-                recompute_form=self._distributor.form if planned.recomputed_tokens else "",
-                weight_bytes_in=traffic.weight_bytes,
-                kv_bytes_in=traffic.kv_bytes_in,
-                kv_bytes_out=traffic.kv_bytes_out,
-                disk_bytes=traffic.disk_bytes,
-                compute_s=traffic.computing_s,
-                h2d_s=traffic.h2d_s,
-                d2h_s=traffic.d2h_s,
-                disk_s=traffic.disk_s,
-                idle_s=max(0.0, elapsed - traffic.computing_s),
-                predicted_s=planned.decision.elapsed_s,
                 bound_s=bound.bound_s,
             )
         )
 
-    def _learn(self, planned: PlannedPass, elapsed_s: float, traffic: Traffic) -> None:
-        # On a processor, planning and sampling take the time of computing; on CUDA they run beside.
-        busy_s = traffic.computing_s
-        if self._loaded.accelerator.torch.type == "cpu":
-            busy_s = max(busy_s, elapsed_s - traffic.waited_s)
-        self._distributor.learn(
-            PassMeasured(
-                elapsed_s=elapsed_s,
-                compute_s=busy_s,
-                link_in_s=traffic.h2d_s,
-                link_in_bytes=traffic.h2d_bytes,
-                link_out_s=traffic.d2h_s,
-                link_out_bytes=traffic.d2h_bytes,
-                disk_s=traffic.disk_s,
-                disk_bytes=traffic.disk_bytes,
-                recomputed=planned.left,
-            )
-        )
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.0f} MiB" if nbytes >= 2**23 else f"{nbytes / 2**10:,.0f} KiB"
 
 
 __all__ = ["DoesNotFitError", "Engine", "EngineOptions", "ModelRefusedError"]
