@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     failed = False
     for part in told.part:
-        result[part] = {"measured": datetime.now(UTC).isoformat(timespec="seconds")}
-        result[part] |= MEASURE[part](told)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        found = beside_earlier(part, result[part] or {}, MEASURE[part](told))
+        result[part] = {"measured": when, **found}
         print(TABLES[part](result[part]), end="\n\n", flush=True)
         failed |= bool(result[part].get("errors"))
     publish(result, name, hardware_name(machine))
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--form", type=_forms, default=FORMS, metavar="A,B", help="recompute: these forms only"
+    )
+    parser.add_argument(
+        "--fixed", type=int, default=10, metavar="N", help="recompute: N fixed ratios (default 10)"
     )
     parser.add_argument(
         "--workdir",
@@ -113,6 +117,20 @@ def earlier(name: str, machine: str, folder: Path = RESULTS) -> dict[str, Any]:
     return {part: found[part] for part in PARTS if found.get(part) is not None}
 
 
+def beside_earlier(part: str, kept: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What a part has found now, with today's earlier figures of what was left out of it."""
+    if part == "slices":
+        return {**{name: kept[name] for name in kept if name.isdigit()}, **_ran(new)}
+    if part == "recompute":
+        forms = {**kept.get("forms", {}), **_ran(new["forms"])}
+        return {**recompute_figures(forms), "forms": forms, "errors": new["errors"]}
+    return new
+
+
+def _ran(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shown for name, shown in found.items() if shown is not None}
+
+
 def measure_slices(told: argparse.Namespace) -> dict[str, Any]:
     """A child for each number of batches."""
     found: dict[str, Any] = {}
@@ -132,7 +150,7 @@ def measure_recompute(told: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     errors: dict[str, str] = {}
     for form in told.form:
-        _child("recompute", form, ("--form", form), told, found, errors)
+        _child("recompute", form, ("--form", form, "--fixed", str(told.fixed)), told, found, errors)
     return {**recompute_figures(found), "forms": found, "errors": errors}
 
 

@@ -51,10 +51,17 @@ def main() -> None:
         prog="python -m benchmarks.offload.recompute", description=__doc__
     )
     told.add_argument("--form", choices=tuple(FIXED), required=True)
+    told.add_argument("--fixed", type=int, default=10, help="fixed ratios of the ten")
     told.add_argument("--seed", type=int, default=0)
     told.add_argument("--workdir", type=Path, required=True)
     told.add_argument("--quick", action="store_true", help="two contexts, two fixed ratios")
     print(json.dumps(Recompute(told.parse_args()).measure()))
+
+
+def spread(form: str, count: int) -> tuple[float, ...]:
+    """So many of the ten fixed ratios of a form, evenly spread."""
+    ten = FIXED[form]
+    return tuple(ten[(2 * i + 1) * len(ten) // (2 * count)] for i in range(count))
 
 
 class Recompute:
@@ -63,7 +70,7 @@ class Recompute:
     def __init__(self, told: argparse.Namespace) -> None:
         self._form: str = told.form
         self._contexts = QUICK_CONTEXTS if told.quick else CONTEXTS
-        self._ratios = FIXED[told.form][2:8:3] if told.quick else FIXED[told.form]
+        self._ratios = FIXED[told.form][2:8:3] if told.quick else spread(told.form, told.fixed)
         self._model = llama(RECOMPUTE, told.seed, told.workdir)
         self._out = told.workdir / "out"
         draw = np.random.default_rng(told.seed)

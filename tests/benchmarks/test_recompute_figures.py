@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.offload.__main__ import recompute_figures
+from benchmarks.offload.__main__ import beside_earlier, recompute_figures
+from benchmarks.offload.recompute import FIXED, spread
 from benchmarks.offload.recompute_figures import BlockShape, LayerTimes, summarise
 from tests.benchmarks.test_offload_figures import step
 
@@ -116,3 +117,24 @@ def test_a_form_that_failed_is_null() -> None:
     figures = recompute_figures({"tokens": None})
     assert figures["tokens"] is None
     assert figures["adaptive_vs_best_fixed"] is None
+
+
+def test_fewer_fixed_ratios_are_spread_over_the_ten() -> None:
+    assert spread("activations", 10) == FIXED["activations"]
+    assert spread("activations", 3) == (0.2, 0.6, 0.9)
+
+
+def test_a_part_run_again_keeps_what_it_left_out() -> None:
+    kept = {"measured": "then", "8": {"static": 1.7}, "2": {"static": 1.1}, "errors": {}}
+    new = {"2": {"static": 1.2}, "4": None, "errors": {"4": "no"}}
+    assert beside_earlier("slices", kept, new) == {
+        "8": {"static": 1.7},
+        "2": {"static": 1.2},
+        "errors": {"4": "no"},
+    }
+    tokens = {"gain": 1.2, "of_ideal": 0.95, "vs_best_fixed": 1.01}
+    found = beside_earlier(
+        "recompute", {"forms": {"tokens": tokens}}, {"forms": {"activations": None}, "errors": {}}
+    )
+    assert found["tokens"] == 1.2
+    assert found["forms"] == {"tokens": tokens}
