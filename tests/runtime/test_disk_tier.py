@@ -80,7 +80,7 @@ def test_a_host_too_small_for_the_weights_passes_them_on_from_the_disk(
     policy: str, oracle: Oracle, run_on: Callable[..., tuple[Run, LoadedModel]]
 ) -> None:
     large = "mixtral" in str(oracle.folder)
-    device, host = (1000 * KIB, 800 * KIB) if large else (640 * KIB, 300 * KIB)
+    device, host = (1000 * KIB, 800 * KIB) if large else (560 * KIB, 300 * KIB)
     run, model = run_on(Machine("emulated", device, host, h2d=2e9, d2h=2e9), policy=policy)
     assert run.said == oracle.expected
     assert model.plan.disk_layers
