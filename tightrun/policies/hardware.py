@@ -7,11 +7,31 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class WorkTimes:
+    """What the work of one model takes on one device, timed with the links running.
+
+    `layer_s` are seconds of a whole layer without its attention by rows, `head_s` those of the
+    final norm, the head and greedy sampling by rows. `attended_bytes_per_s` is KV read by decode
+    attention, `attended_flops_per_s` the rate of prefill's. `batch_s` and `pass_s` are what the
+    host needs for every batch and every pass beside them. Never part of a bound.
+    """
+
+    layer_s: tuple[tuple[int, float], ...]
+    head_s: tuple[tuple[int, float], ...]
+    attended_bytes_per_s: float
+    attended_flops_per_s: float
+    batch_s: float = 0.0
+    pass_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """Measured rates: FLOP/s by rows of a matrix product, bandwidths in bytes/s.
 
-    `h2d` is host to device, `d2h` device to host, `disk` the reading of a disk; 0.0 says that
-    there is no such link, and what would cross it takes no time.
+    `memory` is the device's, `host` the host's. `h2d` is host to device, `d2h` device to host,
+    `duplex` both together while both run (0.0: no less than their sum), `disk` the reading of a
+    disk; 0.0 says that there is no such link, and what would cross it takes no time. `work` is None
+    where nobody could time the model itself, as on a machine that is only described.
     """
 
     flops_per_s: tuple[tuple[int, float], ...]
@@ -19,6 +39,9 @@ class Rates:
     h2d_bytes_per_s: float = 0.0
     d2h_bytes_per_s: float = 0.0
     disk_bytes_per_s: float = 0.0
+    duplex_bytes_per_s: float = 0.0
+    host_bytes_per_s: float = 0.0
+    work: WorkTimes | None = None
 
     def flops_at(self, rows: int) -> float:
         """FLOP/s of a matrix product of `rows` rows, interpolated linearly in the rows."""

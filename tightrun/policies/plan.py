@@ -28,6 +28,7 @@ class Workload:
     """What is known of the job before it starts; None where nothing is known. Tokens, rows.
 
     `longest_sequence` bounds every sequence; `typical_sequence` and `typical_output` are means.
+    `prompts` are tokens of prompts, ascending, each standing for an equal share of the rows.
     """
 
     rows: int | None = None
@@ -35,6 +36,22 @@ class Workload:
     longest_sequence: int | None = None
     typical_sequence: int | None = None
     typical_output: int | None = None
+    prompts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a job will come to by the cost model.
+
+    `busy_s` are seconds per resource of cost.RESOURCES over the whole job, `binding` the busiest.
+    """
+
+    seconds: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    output_tokens_per_s: float
+    binding: str
+    busy_s: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tightrun.policies.profile import Known
 from tightrun.runtime.tokenizer import Chat
 
 
@@ -40,7 +41,8 @@ class EngineOptions:
     fits neither (None: as many as there are), `spill` the folder for weights that must be
     converted before they can be read. `device` is what computes; for an emulated one the CPU.
     `recompute` is the forced share of the context off the device, None: decided every pass.
-    `prompt_bytes` is the length of the longest prompt, where it is known. `kernel_cache` is the
+    `prompt_bytes` is the length of the longest prompt, where it is known; `prompts` and
+    `expected_output` are tokens as in a Workload; `known` spares the probes. `kernel_cache` is the
     folder compiled kernels are kept in (None: plain torch only), `compiler` the user's $CXX.
     """
 
@@ -68,6 +70,9 @@ class EngineOptions:
     max_tokens: int = 256
     rows: int | None = None
     prompt_bytes: int | None = None
+    prompts: tuple[int, ...] = ()
+    expected_output: int | None = None
+    known: Known | None = None
     kernel_cache: Path | None = None
     compiler: str | None = None
     poison: bool = False

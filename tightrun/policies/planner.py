@@ -1,0 +1,65 @@
+"""One door to a plan: what a run and `tightrun plan` both decide, from the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.offload_plan import PolicyAsked, plan_offloaded
+from tightrun.policies.plan import Plan, Predicted, Workload, plan_resident
+from tightrun.policies.profile import ModelProfile
+
+# A model that leaves less than this for its KV cache and workspace is streamed.
+LARGEST_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """A plan with what it was made from, and what the job will come to by the cost model."""
+
+    plan: Plan
+    predicted: Predicted | None
+    profile: ModelProfile
+    hardware: Hardware
+    rates: Rates
+    workload: Workload
+    asked: PolicyAsked
+
+
+def plan_job(
+    profile: ModelProfile,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked,
+    context: int | None = None,
+) -> JobPlan:
+    """The plan of a job. Raises DoesNotFitError with the sum."""
+    kind = hardware.device.split(":")[0]
+    beside = 0 if kind == "cuda" else profile.beside_bytes
+    held = profile.shape.weight_bytes + beside
+    if kind != "emulated" and held <= LARGEST_SHARE * hardware.device_memory.bytes:
+        plan = plan_resident(
+            profile.shape,
+            hardware.device_memory,
+            hardware.device,
+            workload,
+            batch_size=asked.batch_size,
+            batches=asked.batches,
+            context=context,
+            beside=beside,
+        )
+    else:
+        plan = plan_offloaded(
+            profile.shape,
+            profile.weights,
+            hardware.device_memory,
+            hardware.host_memory,
+            rates,
+            hardware.device,
+            workload,
+            asked,
+            context,
+            host_beside=profile.beside_bytes,
+        )
+    return JobPlan(plan, None, profile, hardware, rates, workload, asked)

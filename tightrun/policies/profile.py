@@ -1,0 +1,37 @@
+"""A model as the plan needs it: read once, from headers alone, and kept for later plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tightrun.policies.forms import Recipe
+from tightrun.policies.hardware import Rates
+from tightrun.policies.offload_memory import WeightSizes
+from tightrun.policies.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What a plan knows of a model without its weights.
+
+    `name` is the model's class, `dtype` what is computed in, such as `bfloat16`. `weights` are the
+    sizes as they lie in host memory, `disk_layers` bytes of each layer read straight from the
+    checkpoint. `recipe` is what a token of context costs in every form, and says whether it can be
+    held as activations. `beside_bytes` is what the process holds in no arena.
+    """
+
+    name: str
+    dtype: str
+    shape: ModelShape
+    weights: WeightSizes
+    disk_layers: tuple[int, ...]
+    recipe: Recipe
+    beside_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out about a model on this machine: no later run has to ask again."""
+
+    profile: ModelProfile
+    rates: Rates
