@@ -151,6 +151,18 @@ class TraceSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class RunNote:
+    """Something a person should know of a run while it goes, in a sentence.
+
+    `event` names it for programs, `figures` are its numbers for the events of the run.
+    """
+
+    event: str
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run of a job: the row of the `runs` report table. Peaks and rates are measured."""
 

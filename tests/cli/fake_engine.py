@@ -9,7 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from tightrun.cli.engine_seam import EngineFactory
-from tightrun.core import Completion, Request, RowError, Sample, StepRecord, TraceSpan
+from tightrun.core import (
+    Completion,
+    Request,
+    RowError,
+    RunNote,
+    Sample,
+    StepRecord,
+    TraceSpan,
+)
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 
@@ -28,7 +36,8 @@ class FakeEngine:
     """Finishes each request in a thread of its own, one word a token; a step every 10 rows.
 
     `before` is called in that thread before a row is finished, and may block or raise. `tell` says
-    what is told of the pass of an iteration, `figures` are put over those of the summary.
+    what is told of the pass of an iteration, `figures` are put over those of the summary, `notes`
+    are said at the end.
     """
 
     rule: Rule = echo
@@ -38,6 +47,7 @@ class FakeEngine:
         [],
     )
     figures: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[RunNote, ...] = ()
     closed: bool = False
     seen: list[Request] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -50,6 +60,7 @@ class FakeEngine:
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
         on_trace: Callable[[list[TraceSpan]], None] | None = None,
+        on_note: Callable[[RunNote], None] | None = None,
     ) -> None:
         errors: list[BaseException] = []
 
@@ -74,6 +85,9 @@ class FakeEngine:
         thread.join()
         if errors:
             raise errors[0]
+        for note in self.notes:
+            assert on_note is not None
+            on_note(note)
 
     def _answer(self, request: Request) -> Completion:
         answer = self.rule(request)

@@ -17,7 +17,7 @@ from tightrun.cli.progress import Progress
 from tightrun.cli.run import RunOptions, run_job
 from tightrun.cli.stopping import Stop
 from tightrun.cli.summary import Accuracy, Summary
-from tightrun.core import Request, RowError
+from tightrun.core import Request, RowError, RunNote
 from tightrun.io.inputs import InputError
 from tightrun.io.outputs import OutputError
 from tightrun.io.quantities import Tolerance
@@ -212,6 +212,15 @@ def test_show_prompts_shows_that_many_with_their_place(tmp_path: Path) -> None:
         ("prompt of r0 (in.jsonl:1)", "say 0"),
         ("prompt of r1 (in.jsonl:2)", "say 1"),
     ]
+
+
+def test_what_the_engine_notes_is_shown_and_kept_with_its_figures(tmp_path: Path) -> None:
+    view = Listener()
+    note = RunNote("slower", "slower than planned: the link", {"gap": 1.4})
+    run(job_of(tmp_path, prompts(3)), FakeEngine(notes=(note,)), view=view)
+    assert view.notes == [note.text]
+    (told,) = [event for event in events(tmp_path / "out") if event["event"] == "slower"]
+    assert (told["text"], told["gap"]) == (note.text, 1.4)
 
 
 def test_accuracy_is_told_where_the_input_has_the_answers(tmp_path: Path) -> None:

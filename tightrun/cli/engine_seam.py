@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tightrun.core import Completion, Request, StepRecord, TraceSpan
+from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 
@@ -79,9 +79,11 @@ class Engine(Protocol):
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
         on_trace: Callable[[list[TraceSpan]], None] | None = None,
+        on_note: Callable[[RunNote], None] | None = None,
     ) -> None:
         """Runs all items. `on_step` is called after each pass, and then `on_trace` with what the
-        links and the device did in it, both from the thread that called `run`."""
+        links and the device did in it, `on_note` with what a person should know; all of them from
+        the thread that called `run`."""
 
     def snapshot(self) -> Snapshot: ...
 

@@ -14,7 +14,7 @@ from tightrun.cli.reader import QUEUE_BYTES, RequestQueue, start_reader
 from tightrun.cli.stopping import Stop
 from tightrun.cli.tally import Tally
 from tightrun.cli.views import View
-from tightrun.core import Completion, Request
+from tightrun.core import Completion, Request, RunNote
 from tightrun.io.inputs import InputChunk, Scan, read_chunks
 from tightrun.io.job import Job
 from tightrun.io.outputs import OutputWriter
@@ -55,7 +55,7 @@ class Generation:
         try:
             with self._stop.catching():
                 stop = self._stop.event
-                self._engine.run(queue, self._finish, passes.step, stop, passes.spans)
+                self._engine.run(queue, self._finish, passes.step, stop, passes.spans, self._noted)
         finally:
             self.seconds = time.monotonic() - began_s
             if not self.complete:
@@ -73,6 +73,10 @@ class Generation:
             counts=self.tally,
             engine=self._engine.snapshot(),
         )
+
+    def _noted(self, note: RunNote) -> None:
+        self._view.note(note.text)
+        self._writer.events.event(note.event, text=note.text, **note.figures)
 
     def _admitted(self, chunk: InputChunk) -> None:
         self.marking.expect(chunk)

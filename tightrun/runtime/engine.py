@@ -10,7 +10,7 @@ from dataclasses import replace
 import psutil
 import torch
 
-from tightrun.core import Completion, Request, StepRecord, TraceSpan
+from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan
 from tightrun.policies.cost import bound_of_block
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
@@ -44,6 +44,7 @@ from tightrun.runtime.warm_up import widest_pass, widest_streamed_pass
 PREFIX_SAMPLE = 64
 
 OnTrace = Callable[[list[TraceSpan]], None]
+OnNote = Callable[[RunNote], None]
 
 
 class Engine:
@@ -60,6 +61,7 @@ class Engine:
         self._weights = loaded.weights
         self._loop = LOOPS[options.policy]
         self._accounts = Accounts()
+        self._on_note: OnNote = _unheard
         self._feed: Feed | None = None
         plan, offloads = loaded.plan, loaded.plan.workspace_blocks > 0
         self._cache = KVCache(
@@ -147,12 +149,15 @@ class Engine:
         on_step: Callable[[StepRecord], None],
         stop: threading.Event,
         on_trace: OnTrace | None = None,
+        on_note: OnNote | None = None,
     ) -> None:
         """Run every request; returns when all are finished, or soon after `stop` is set.
 
         `finish` is called once per request, from a thread of the engine's own. `on_trace` is told
-        after each pass, and after its step, what the lanes of the device did.
+        after each pass, and after its step, what the lanes of the device did, and `on_note` now
+        and then what a person should know.
         """
+        self._on_note = on_note or _unheard
         self._meter.begin_run()
         delivery = Delivery(self._loaded.tokenizer, finish)
         self._feed = feed = Feed(
@@ -334,6 +339,11 @@ class Engine:
                 bound_s=bound.bound_s,
             )
         )
+
+
+def _unheard(note: RunNote) -> None:
+    """Where nobody listens, what happens is still in the summary."""
+    del note
 
 
 def _size(nbytes: int) -> str:
