@@ -163,7 +163,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"d_model": 64, "n_layers": 3, "n_heads": 4, "vocab_size": VOCAB},
         "attention interface 0 times",
     ),
-    "gptj": ("gptj", _GPT2 | {"rotary_dim": 8}, "attention interface 0 times"),
     "dynamic rope": ("llama", _SIZES | _DYNAMIC_ROPE, "dynamic rope"),
     "an encoder": ("bert", _SIZES, "two-way attention"),
     "linear attention": (
@@ -183,4 +182,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "two attentions in a layer": ("diffllama", _SIZES, "2 times"),
     "a window in the mask alone": ("phimoe", _SIZES | _EXPERTS | _LONG_WINDOW, "sliding window"),
+}
+
+# Their attention goes through the interface from some transformers 5 on, so they may run.
+RUN_OR_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gptj": ("gptj", _GPT2 | {"rotary_dim": 8}, "attention interface 0 times"),
 }

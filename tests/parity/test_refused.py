@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
-from tests.parity.command_line import run, write_job
-from tests.parity.families import REFUSED, RUN
-from tests.parity.tiny_models import save_tiny
+from tests.parity.command_line import rows_of, run, write_job
+from tests.parity.families import REFUSED, RUN, RUN_OR_REFUSED
+from tests.parity.tiny_models import Oracle, ragged_prompts, save_tiny
 from tightrun.cli.exit_codes import ExitCode
 
 
@@ -34,6 +34,26 @@ def test_a_model_that_cannot_be_cut_is_refused_with_the_reason(
     model_type, sizes, reason = REFUSED[family]
     folder = save_tiny(tmp_path / "model", model_type, sizes)
     assert reason in refusal(folder, words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("family", RUN_OR_REFUSED)
+def test_a_model_of_some_versions_is_refused_or_says_what_generate_says(
+    family: str, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_type, sizes, reason = RUN_OR_REFUSED[family]
+    oracle = Oracle(save_tiny(tmp_path / "model", model_type, sizes), ragged_prompts())
+    oracle.set_end_token()
+    job = write_job(
+        tmp_path,
+        {"path": str(oracle.folder), "tokenizer": str(words), "dtype": "float32"},
+        oracle.prompts,
+        sampling={"max_tokens": oracle.new_tokens, "stop_token_ids": oracle.stops},
+    )
+    if run(job) == ExitCode.USAGE:
+        assert reason in capsys.readouterr().err
+    else:
+        rows = [(r["text"], r["finish_reason"], r["completion_tokens"]) for r in rows_of(job)]
+        assert rows == oracle.expected
 
 
 def test_an_encoder_decoder_is_refused(
