@@ -87,6 +87,18 @@ def test_every_row_is_hashed_and_measured_as_it_is_read(tmp_path: Path) -> None:
     assert scanned.lengths.tolist() == [4, 9, 3, 1, 6, 0]
 
 
+@pytest.mark.parametrize(
+    "ids", [["a", "ä", "c"], ["a", "", "c"], ["a", None, "c"], [1, 2, 3], [b"a", b"\xff", b"c"]]
+)
+def test_ids_in_columns_are_hashed_as_they_are_read(tmp_path: Path, ids: list[Any]) -> None:
+    column = pa.array(ids)
+    if pa.types.is_binary(column.type):
+        column = pa.Array.from_buffers(pa.string(), 3, column.buffers())  # text that is not UTF-8
+    path = write_parquet(tmp_path / "a.parquet", {"id": column, "prompt": ["p", "q", "r"]})
+    job = job_over(path)
+    assert scan(job).id_hashes.tolist() == [hash_id(item.id) for item in items(job)]
+
+
 def test_lengths_of_chats_count_their_text(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "äb"}, {"role": "assistant", "content": "c"}]
     write_lines(tmp_path / "in/a.jsonl", [{"messages": chat}])

@@ -36,6 +36,10 @@ class DatasetTable:
             table = self._dataset[begin : min(begin + size, self.rows)].select(names)
             yield from table.combine_chunks().to_batches()
 
+    def nearest_start(self, row: int) -> int:
+        """See `Table`."""
+        return row
+
 
 def open_dataset(
     path: str, name: str | None = None, split: str | None = None, revision: str | None = None

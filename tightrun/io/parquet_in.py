@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +27,9 @@ class ParquetTable:
             self._groups = file.metadata
             self.schema: pa.Schema = file.schema_arrow
         self.rows: int = self._groups.num_rows
+        groups = range(self._groups.num_row_groups)
+        sizes = [self._groups.row_group(group).num_rows for group in groups]
+        self._starts: list[int] = [0, *accumulate(sizes)][: len(sizes)]
         status = path.stat()
         self.bytes = status.st_size
         self.stamp = (status.st_size, status.st_mtime_ns)
@@ -38,11 +43,17 @@ class ParquetTable:
         """See `Table`."""
         names = [name for name in self.schema.names if name in set(columns)]
         with self._open() as file:
-            for group in range(self._groups.num_row_groups):
-                rows = self._groups.row_group(group).num_rows
-                if start < rows:
-                    yield from self._group_batches(file, group, names, start)
-                start = max(0, start - rows)
+            first = self._group_of(start) if start < self.rows else len(self._starts)
+            for group in range(first, len(self._starts)):
+                skip = max(0, start - self._starts[group])
+                yield from self._group_batches(file, group, names, skip)
+
+    def nearest_start(self, row: int) -> int:
+        """See `Table`."""
+        return self._starts[self._group_of(row)]
+
+    def _group_of(self, row: int) -> int:
+        return max(0, bisect_right(self._starts, row) - 1)
 
     def _group_batches(
         self, file: pq.ParquetFile, group: int, names: list[str], skip: int

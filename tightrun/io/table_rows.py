@@ -40,6 +40,19 @@ def cells(array: pa.Array, name: str) -> list[Any]:
         return [_cell(array, i, name) for i in range(len(array))]
 
 
+def whole_texts(array: pa.Array) -> list[str] | None:
+    """The values of a column of texts; None where one is null, empty or cannot be read."""
+    kind = array.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not is_text or array.null_count:
+        return None
+    try:
+        texts: list[str] = array.to_pylist()
+    except UnicodeDecodeError:
+        return None
+    return texts if all(texts) else None
+
+
 def readable(array: pa.Array, name: str) -> tuple[pa.Array, dict[int, BadRowError]]:
     """The column with null for each cell that cannot be read, and what is wrong with those."""
     try:

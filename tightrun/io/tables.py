@@ -36,6 +36,9 @@ class Table(Protocol):
         A batch has at most BATCH_ROWS rows, and about BATCH_BYTES unless one row is larger.
         """
 
+    def nearest_start(self, row: int) -> int:
+        """The last row up to `row` that can be read without reading another first."""
+
 
 def batch_rows(table_bytes: int, rows: int) -> int:
     """How many rows of a table of that size to read at once."""
