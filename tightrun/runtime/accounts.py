@@ -107,6 +107,11 @@ class Accounts:
         self.d2h_bytes += traffic.d2h_bytes
         self.disk_bytes += traffic.disk_bytes
 
+    def lose(self, elapsed_s: float) -> None:
+        """Enter a pass that was given up: its time has gone by, and nothing was done."""
+        self.seconds += elapsed_s
+        self.idle_s += elapsed_s
+
     @property
     def binding(self) -> str:
         """The resource that set most of the bound."""

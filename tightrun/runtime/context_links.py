@@ -15,6 +15,7 @@ import torch
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.batch_context import Rows, Runs
 from tightrun.runtime.device import Device, Happening, Move, Urgency
+from tightrun.runtime.happenings import TransferFailedError
 from tightrun.runtime.kv_cache import KVCache
 from tightrun.runtime.kv_layout import LayerCache
 
@@ -154,7 +155,7 @@ class ContextLinks:
         runs, rows = context.stored(self._windows[layer])
         done = self._device.mark()
         happenings: list[Happening] = [done]
-        before = [x for x in self._written.get((batch.lane, layer), []) if not x.done]
+        before = self._unsettled(batch.lane, layer)
         written: list[Happening] = []
         if runs.blocks:
             moves = [
@@ -186,7 +187,7 @@ class ContextLinks:
             return
         region = self._state_region(batch.lane, layer).view(self._cache.layout.dtype)
         region = region.view(-1, states.shape[-1])
-        before = [x for x in self._written.get((batch.lane, layer), []) if not x.done]
+        before = self._unsettled(batch.lane, layer)
         written: list[Happening] = []
         words, _ = _WORDS[self._item]
         for at in range(0, rows.count, max(1, self.staging_rows)):
@@ -216,6 +217,37 @@ class ContextLinks:
         """All transfers and host work of fetches and stores that may not be over."""
         self._under_way = [x for x in self._under_way if not x.done]
         return self._under_way
+
+    def abandon(self) -> set[int]:
+        """The pass is given up: wait until nothing is under way, and forget it.
+
+        Returns the lanes in whose host memory something is missing because it failed on its way.
+        """
+        torn = {lane for (lane, _), sent in self._written.items() if not self._all_well(sent)}
+        for staging in self._staging:
+            self._all_well(staging.crossed + staging.spread)
+            staging.crossed, staging.spread = [], []
+        self._all_well(self.outstanding())
+        self._under_way = []
+        self._fetches.clear()
+        self._used = [[] for _ in self._used]
+        self._written.clear()
+        return torn
+
+    def _all_well(self, happenings: list[Happening]) -> bool:
+        """Wait for all of them, whatever becomes of them."""
+        well = True
+        for happening in happenings:
+            try:
+                self._device.settle(happening)
+            except TransferFailedError:
+                well = False
+        return well
+
+    def _unsettled(self, lane: int, layer: int) -> list[Happening]:
+        """Writes to a host region that are not over; failed ones, so that what follows fails."""
+        sent = self._written.get((lane, layer), [])
+        return [x for x in sent if not x.done or x.error is not None]
 
     def _send_rows(
         self,

@@ -51,6 +51,9 @@ class Happening(Protocol):
 
     @property
     def done(self) -> bool: ...
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed, once it is over."""
 
 
 class Transfer(Happening, Protocol):

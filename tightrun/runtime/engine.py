@@ -34,11 +34,12 @@ from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_meter import PassMeter, step_of
 from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
+from tightrun.runtime.pass_run import PassRunner
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
-from tightrun.runtime.stages import Stages
+from tightrun.runtime.stages import PassAbandonedError, Stages
 from tightrun.runtime.warm_up import widest_pass, widest_streamed_pass
 
 PREFIX_SAMPLE = 64
@@ -59,7 +60,6 @@ class Engine:
         self._loaded = loaded
         self._sampler = Sampler(loaded.ends)
         self._weights = loaded.weights
-        self._loop = LOOPS[options.policy]
         self._accounts = Accounts()
         self._on_note: OnNote = _unheard
         self._feed: Feed | None = None
@@ -115,6 +115,9 @@ class Engine:
             loaded.weight_traffic,
             plan.staging_rows,
         )
+        self._runner = PassRunner(
+            LOOPS[options.policy], self._scheduler, self._planner, self._stages, self._weights
+        )
         self._meter = PassMeter(loaded.accelerator, self._weights, self._links)
 
     @classmethod
@@ -151,7 +154,8 @@ class Engine:
         on_trace: OnTrace | None = None,
         on_note: OnNote | None = None,
     ) -> None:
-        """Run every request; returns when all are finished, or soon after `stop` is set.
+        """Run every request; returns when all are finished, or soon after `stop` is set: the pass
+        under way is then given up.
 
         `finish` is called once per request, from a thread of the engine's own. `on_trace` is told
         after each pass, and after its step, what the lanes of the device did, and `on_note` now
@@ -175,8 +179,8 @@ class Engine:
             self._share_prefix(feed)
             with torch.inference_mode():
                 while not stop.is_set() and self._refill(feed):
-                    self._pass(delivery, on_step)
-                    if on_trace is not None:
+                    passed = self._pass(delivery, on_step, stop)
+                    if passed and on_trace is not None:
                         on_trace(self._meter.spans(self._accounts.passes))
         except BaseException:
             stop.set()
@@ -267,10 +271,12 @@ class Engine:
             scheduler.add(sequence)
         return not scheduler.idle
 
-    def _pass(self, delivery: Delivery, on_step: Callable[[StepRecord], None]) -> None:
+    def _pass(
+        self, delivery: Delivery, on_step: Callable[[StepRecord], None], stop: threading.Event
+    ) -> bool:
+        """The next pass; False if it was given up."""
         started = self._loaded.accelerator.now()
         block = self._scheduler.next_block()
-        planned = self._planner.plan(block)
         drawn: list[tuple[Sequence, int, TokenScores | None]] = []
 
         def sample(batch: Batch, logits: torch.Tensor) -> None:
@@ -278,9 +284,13 @@ class Engine:
             for i, sequence in enumerate(batch.logit_sequences):
                 drawn.append((sequence, chosen.tokens[i], chosen.logprobs.get(i)))
 
-        self._stages.begin_pass(sample)
-        self._weights.begin_pass(*self._planner.rooms(planned))
-        self._loop(self._stages, self._weights, planned.batches)
+        try:
+            planned = self._runner.run(block, sample, stop.is_set)
+        except PassAbandonedError:
+            # Its time is part of the run, what its lanes did is part of no pass.
+            self._accounts.lose(self._loaded.accelerator.now() - started)
+            self._meter.read()
+            return False
         self._scheduler.advance(block)
         for sequence, token, logprobs in drawn:
             append_token(sequence, token, logprobs, self._loaded.ends, self._loaded.tokenizer)
@@ -289,16 +299,14 @@ class Engine:
                 self._sampler.forget(sequence)
                 delivery.put(sequence)
         self._account(block, planned, started, len(drawn), on_step)
+        return True
 
     def _compute_once(self, block: list[list[Segment]]) -> None:
         def widest(batch: Batch, logits: torch.Tensor) -> None:
             rows = logits[:1].expand(self.plan.batch_size, -1).contiguous()
             del batch, rows
 
-        planned = self._planner.plan(block)
-        self._stages.begin_pass(widest)
-        self._weights.begin_pass([0] * len(planned.batches))
-        self._loop(self._stages, self._weights, planned.batches)
+        self._runner.run(block, widest)
 
     def _account(
         self,

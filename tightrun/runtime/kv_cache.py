@@ -221,7 +221,8 @@ class KVCache:
         sequence.place = self._places.pop()
         sequence.computed = 0
         sequence.lane, sequence.offloaded = lane, offloaded
-        sequence.shared, sequence.kept, sequence.states = 0, Kept(), {}
+        sequence.shared, sequence.states = 0, {}
+        sequence.kept = sequence.settled = Kept()
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
         """Make the sequence's blocks hold `tokens` tokens."""
@@ -279,7 +280,7 @@ class KVCache:
         self._append(sequence, shared)
         if sequence.offloaded:
             sequence.shared = whole
-            sequence.kept = Kept(whole, whole)
+            sequence.kept = sequence.settled = Kept(whole, whole)
             sequence.computed = whole * self.block_tokens
             return
         if tokens % self.block_tokens:

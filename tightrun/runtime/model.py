@@ -144,6 +144,12 @@ class CutModel:
             call.handler = handler
         return before
 
+    def forget(self) -> None:
+        """Let go of what a pass that was given up has left here."""
+        self._switch.calls, self._switch.first_hidden = [], None
+        for call in self._calls:
+            call.batch = None
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Every parameter once: those around the layers, then the layers'."""
         yield from self.model.parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 
 from tightrun.policies.admission import OutputLengths, may_start
@@ -91,9 +92,25 @@ class Scheduler:
             for segment in segments:
                 sequence = segment.sequence
                 sequence.computed += segment.tokens
+                sequence.settled = sequence.kept
                 self.prefix.computed(sequence)
                 if sequence.siblings and sequence.computed >= sequence.prompt_tokens:
                     self._release_siblings(sequence)
+
+    def give_up_pass(self, torn: Set[int]) -> None:
+        """The pass was given up on the way: nothing of it counts, and `advance` is not called.
+
+        On the device that is all, since a pass only adds to what earlier ones computed. Off it,
+        whoever has been written in another form halfway gives way, and so does all that lies in
+        the host memory of a `torn` lane.
+        """
+        for sequence in reversed(self.running.copy()):
+            if not sequence.offloaded:
+                continue
+            has_context = sequence.computed > sequence.shared * self.cache.block_tokens
+            changing = sequence.kept != sequence.settled
+            if has_context and (changing or sequence.lane in torn):
+                self._preempt(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence is done, for better or worse: give back what it holds."""
@@ -171,9 +188,10 @@ class Scheduler:
             sequence.donor = None
             if shared:
                 self.cache.adopt(sequence, donor, shared)
-            if sequence.output_tokens == 0 and sequence.sample == 0:
+            if sequence.output_tokens == 0 and sequence.sample == 0 and not sequence.started:
                 self.prompt_tokens += sequence.prompt_tokens
                 self.shared_tokens += sequence.computed
+            sequence.started = True
             self.cache.grow(sequence, len(sequence.tokens))
             self.running.append(sequence)
             rooms.enter(sequence, self._promised(sequence))

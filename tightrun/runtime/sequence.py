@@ -35,8 +35,9 @@ class Sequence:
     are in the cache. `room` is the most output tokens it may write. `place` is its row in the
     block tables while it runs. `rope_side` tells which rotary table it uses where a model has
     two (see `rope_sides`). `lane` is the batch it belongs to. Of an `offloaded` sequence the first
-    `shared` blocks are resident, the others are in the forms that `kept` says; `states` are the
-    blocks of its stored activations by position.
+    `shared` blocks are resident, the others are in the forms that `kept` says; `settled` is what
+    that was when its last pass was over, `states` are the blocks of its stored activations by
+    position. `started` says that it has run before, be it that it had to give way since.
     """
 
     request: Request
@@ -52,6 +53,8 @@ class Sequence:
     offloaded: bool = False
     shared: int = 0
     kept: Kept = Kept()
+    settled: Kept = Kept()
+    started: bool = False
     states: dict[int, int] = field(default_factory=dict)
     finish_reason: str | None = None
     stop_reason: str | None = None

@@ -21,6 +21,14 @@ from tightrun.runtime.projection import Projection, batch_of_tokens
 Sample = Callable[[Batch, torch.Tensor], None]
 
 
+class PassAbandonedError(Exception):
+    """The pass was given up on the way. Nothing of it counts."""
+
+
+def never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Older:
     """Tokens whose keys and values are projected again: their prelude, the slots these go to, and
@@ -51,6 +59,7 @@ class Stages:
         self._model, self._device, self._kernel = model, device, kernel
         self._links, self._projection = links, projection
         self._sample: Sample | None = None
+        self._given_up: Callable[[], bool] = never
         # Contexts that are sent for before the batch they are needed for: all but one buffer's.
         self.ahead = links.buffers - 1 if links else 1
         self._most_rows = most_rows
@@ -59,10 +68,26 @@ class Stages:
         if projection is not None:
             projection.watch(self._on_states)
 
-    def begin_pass(self, sample: Sample) -> None:
-        """`sample` gets each batch's logits `[rows, vocab]`, one batch's at a time."""
-        self._sample = sample
+    def begin_pass(self, sample: Sample, given_up: Callable[[], bool] = never) -> None:
+        """`sample` gets each batch's logits `[rows, vocab]`, one batch's at a time.
+
+        `given_up` is asked before each batch of each stage, and within it, whether to go on.
+        """
+        self._sample, self._given_up = sample, given_up
         self._older = {}
+
+    def abandon(self, block: Sequence[Batch]) -> set[int]:
+        """The pass over the block is given up: wait until nothing is under way, and forget it.
+
+        Returns the lanes in whose host memory something is missing.
+        """
+        torn = set() if self._links is None else self._links.abandon()
+        self._device.settle(self._device.mark())
+        self._older = {}
+        self._model.forget()
+        for batch in block:
+            batch.hidden, batch.layer_calls = None, []
+        return torn
 
     def following(self, block: Sequence[Batch]) -> Iterator[tuple[int, Batch | None]]:
         """The (stage, batch) of a pass in their order, then no more batches."""
@@ -78,7 +103,11 @@ class Stages:
             self._links.fetch(stage, batch)
 
     def run(self, stage: int, batch: Batch) -> None:
-        """Compute the stage; the first one embeds the tokens before."""
+        """Compute the stage; the first one embeds the tokens before.
+
+        Raises PassAbandonedError if the pass is given up.
+        """
+        self._go_on()
         if stage == 0:
             self._device.compute(f"embed batch {batch.index}", partial(self._embed, batch))
         if stage == self.count - 1:
@@ -103,6 +132,10 @@ class Stages:
         """Wait until nothing is under way: computing, fetches, stores, and `others`."""
         under_way = [] if self._links is None else self._links.outstanding()
         self._device.settle(self._device.mark(), *under_way, *others)
+
+    def _go_on(self) -> None:
+        if self._given_up():
+            raise PassAbandonedError
 
     def _embed(self, batch: Batch) -> None:
         self._model.prelude(batch)
@@ -151,6 +184,8 @@ class Stages:
         value: torch.Tensor,
         spec: AttentionSpec,
     ) -> torch.Tensor:
+        # A wide batch may take many seconds for a layer: its attention is about half way.
+        self._go_on()
         assert call.cache is not None
         assert call.batch is not None
         self._kernel.store(call.cache, key, value, call.batch)

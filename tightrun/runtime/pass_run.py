@@ -1,0 +1,52 @@
+"""One pass from its plan to its end, or to where it is given up: then nothing of it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tightrun.runtime.batch import Batch, Segment
+from tightrun.runtime.loop import Loop
+from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
+from tightrun.runtime.scheduler import Scheduler
+from tightrun.runtime.stages import PassAbandonedError, Sample, Stages, never
+from tightrun.runtime.weights import Weights
+
+
+class PassRunner:
+    """Takes the scheduler's blocks through the stages in the order of a loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        scheduler: Scheduler,
+        planner: PassPlanner,
+        stages: Stages,
+        weights: Weights,
+    ) -> None:
+        self._loop, self._scheduler, self._planner = loop, scheduler, planner
+        self._stages, self._weights = stages, weights
+
+    def run(
+        self,
+        block: list[list[Segment]],
+        sample: Sample,
+        given_up: Callable[[], bool] = never,
+    ) -> PlannedPass:
+        """Plan and compute the pass; `sample` gets each batch's logits.
+
+        Raises PassAbandonedError soon after `given_up` has turned true. Everything is then as if
+        the pass had not begun, but that some sequences may have given way; what `sample` was
+        given does not count.
+        """
+        batches: list[Batch] = []
+        try:
+            planned = self._planner.plan(block)
+            batches = planned.batches
+            self._stages.begin_pass(sample, given_up)
+            self._weights.begin_pass(*self._planner.rooms(planned))
+            self._loop(self._stages, self._weights, batches)
+        except PassAbandonedError:
+            # The weight loader goes on from any stage: what is on its way to a slot may arrive.
+            self._scheduler.give_up_pass(self._stages.abandon(batches))
+            raise
+        return planned
