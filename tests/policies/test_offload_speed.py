@@ -10,14 +10,15 @@ import pytest
 from tests.policies.machines import H200, LLAMA_2_13B, LLAMA_3_70B, MULTI_HEAD, TWO_CORES, sizes
 from tightrun.policies.forms import Form, recipe_of
 from tightrun.policies.hardware import Budget, Rates
+from tightrun.policies.lengths import Lengths
 from tightrun.policies.offload_memory import Division, MemorySums
 from tightrun.policies.offload_plan import PolicyAsked, plan_offloaded
 from tightrun.policies.offload_search import Search, Wanted
-from tightrun.policies.offload_speed import Lengths, SpeedModel
+from tightrun.policies.offload_speed import SpeedModel
 from tightrun.policies.plan import Workload
 from tightrun.policies.shape import ModelShape
 
-LENGTHS = Lengths(typical=544, output=32)
+LENGTHS = Lengths((512,), 32)
 STREAMED = Division(0, 4, 32, 2048, 2048, workspace_blocks=32 * 34, host_blocks=32 * 34)
 
 
@@ -55,7 +56,7 @@ def test_recomputing_what_is_on_the_way_saves_a_part_of_it(form: Form) -> None:
 
 def test_replaying_is_held_to_the_rows_there_are() -> None:
     wide, narrow = STREAMED._replace(most_rows=8192), STREAMED._replace(most_rows=33)
-    small = Lengths(256, 128)
+    small = Lengths((128,), 128)
     assert speed(wide, MULTI_HEAD, TWO_CORES, small, "tokens") > speed(
         narrow, MULTI_HEAD, TWO_CORES, small, "tokens"
     )
@@ -67,7 +68,7 @@ def test_layers_from_a_slow_disk_are_slow() -> None:
 
 
 def test_places_that_no_sequence_fills_make_nothing_faster() -> None:
-    few = Lengths(544, 32, sequences=4)
+    few = Lengths((512,), 32, sequences=4)
     less = STREAMED._replace(batch_size=1)
     assert speed(STREAMED, lengths=few) == pytest.approx(speed(less, lengths=few), rel=0.02)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tightrun.policies.forms import Form, choose_form, recipe_of
 from tightrun.policies.hardware import Budget, Rates
+from tightrun.policies.lengths import Lengths, lengths_of
 from tightrun.policies.offload_memory import (
     BUFFERS,
     SLOTS,
@@ -18,7 +19,7 @@ from tightrun.policies.offload_memory import (
 )
 from tightrun.policies.offload_refusal import refusal
 from tightrun.policies.offload_search import NARROW, Search, Wanted
-from tightrun.policies.offload_speed import Lengths, SpeedModel
+from tightrun.policies.offload_speed import SpeedModel
 from tightrun.policies.plan import (
     BLOCK_TOKENS,
     LEAST_CONTEXT,
@@ -81,15 +82,7 @@ class _Job:
 
     @property
     def lengths(self) -> Lengths:
-        """Where nothing is known, a quarter of the longest: that is a guess from bytes."""
-        guess = LEAST_CONTEXT
-        if self.workload.longest_sequence is not None:
-            guess = max(LEAST_CONTEXT // 4, self.longest // 4)
-        typical = max(2, min(self.workload.typical_sequence or guess, self.longest))
-        output = self.workload.typical_output or max(1, typical // 3)
-        rows = self.workload.rows
-        sequences = None if rows is None else max(1, rows * self.workload.samples)
-        return Lengths(typical, min(output, typical - 1), sequences)
+        return lengths_of(self.workload, self.window)
 
     @property
     def sequences(self) -> int:

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.cost import seconds_on
 from tightrun.policies.forms import Form, Recipe
 from tightrun.policies.hardware import Rates
+from tightrun.policies.lengths import Lengths
 from tightrun.policies.offload_memory import Division, MemorySums
-from tightrun.policies.row_times import RowTimes
-
-# What one layer of one batch costs beside its products: calls, launches, small kernels.
-LAYER_CALL_S = 1e-4
-
 
 # Rounds of sequences that are reckoned with where nobody knows how many rows there are.
 WAVES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Tokens of a sequence as planned for, those of them that the model writes, and how many
-    sequences there are (None: not known)."""
-
-    typical: int
-    output: int
-    sequences: int | None = None
-
-    @property
-    def prompt(self) -> int:
-        return max(1, self.typical - self.output)
-
-    @property
-    def mean_context(self) -> float:
-        """Tokens of context a decoding sequence has on average."""
-        return self.prompt + self.output / 2
 
 
 class SpeedModel:
@@ -59,15 +35,12 @@ class SpeedModel:
         self.rates = rates
         self.lengths = lengths
         self.form: Form = form
-        self._products = RowTimes(rates)
+        self._computing = ComputeTimes(sums.shape, rates)
         self._saved = recipe.saved_bytes(form)
         self._recompute_s = recipe.flops(form) / rates.best_flops_per_s
         self._kv_bytes = sums.layers * sums.block_bytes / sums.block_tokens
-        shape = sums.shape
-        self._dense, self._head = shape.dense_flops_per_token, shape.head_flops_per_row
-        self._key_s = shape.attention_flops(1, 1) / rates.best_flops_per_s
         if form == "tokens":
-            self._recompute_s += self._key_s * lengths.typical / 2
+            self._recompute_s += self._computing.key_s * lengths.typical / 2
 
     def output_tokens_per_s(self, d: Division) -> float:
         """Output tokens per second of all sequences that find room."""
@@ -125,12 +98,9 @@ class SpeedModel:
     def _compute_s(self, d: Division, rows: float, decoded: float, sequences: int) -> float:
         """Seconds of products, attention and calls."""
         context, count = self.lengths.mean_context, d.batches
-        attended = decoded * context + (rows - decoded) * self.lengths.prompt / 2
-        attention_s = max(
-            attended * self._key_s,
-            sequences * context * self._kv_bytes / self.rates.memory_bytes_per_s,
-        )
-        products = self._products
-        batch_s = products.seconds(max(1, round(rows / count)), self._dense)
-        batch_s += products.seconds(max(1, round(decoded / count)), self._head)
-        return count * (batch_s + self.sums.layers * LAYER_CALL_S) + attention_s
+        read = sequences * context
+        attended = max(read, decoded * context + (rows - decoded) * self.lengths.prompt / 2)
+        computing = self._computing
+        batch_s = computing.dense_s(rows / count) + computing.head_s(decoded / count)
+        batch_s += computing.batch_s
+        return count * batch_s + computing.attention_s(attended, read) + computing.pass_s

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.cost import PassBound, seconds_on
 from tightrun.policies.forms import Form, Recipe
 from tightrun.policies.hardware import Rates
 from tightrun.policies.loads import BatchLoad, PassLoad
-from tightrun.policies.row_times import RowTimes
+from tightrun.policies.row_times import product_times
 from tightrun.policies.shape import ModelShape
 
 
@@ -20,22 +21,21 @@ class PassTimes:
         self.kv_bytes = recipe.kv_bytes
         self._form = form
         self._saved_bytes = recipe.saved_bytes(form)
-        self._recompute_flops = recipe.flops(form)
-        self._dense_flops = shape.dense_flops_per_token
-        self._head_flops = shape.head_flops_per_row
-        self._key_flops = shape.attention_flops(1, 1)
-        self._products = RowTimes(rates)
+        self._computing = ComputeTimes(shape, rates)
+        self._projections = product_times(rates, recipe.flops(form))
 
     def compute_s(self, load: PassLoad) -> Callable[[Sequence[int]], float]:
-        """Seconds of all products and all attention, one batch after the other, by the split."""
+        """Seconds of all products, all attention and the host, one batch after the other, by the
+        split."""
         batches = [self._batch_s(batch) for batch in load.batches]
-        return lambda split: sum(
-            [seconds(tokens) for seconds, tokens in zip(batches, split, strict=True)]
+        pass_s = self._computing.pass_s
+        return lambda split: (
+            pass_s + sum([seconds(tokens) for seconds, tokens in zip(batches, split, strict=True)])
         )
 
     def head_s(self, batch: BatchLoad) -> float:
         """Seconds of one batch's logits."""
-        return self._products.seconds(batch.logit_rows, self._head_flops)
+        return self._computing.head_s(batch.logit_rows)
 
     def link_in_s(self, load: PassLoad, split: Sequence[int]) -> float:
         """Seconds of the weights and of the context, of which recomputed tokens bring less."""
@@ -68,17 +68,15 @@ class PassTimes:
 
     def _batch_s(self, batch: BatchLoad) -> Callable[[int], float]:
         """Seconds of one batch by the tokens it recomputes."""
-        product_s, best = self._products.seconds, self.rates.best_flops_per_s
-        # Few rows over a long context are bound by reading it, many by the products.
-        own_s = self.head_s(batch) + max(
-            batch.attended * self._key_flops / best,
-            batch.context_tokens * self.kv_bytes / self.rates.memory_bytes_per_s,
-        )
-        rows, flops = batch.rows, self._recompute_flops
+        computing, rows = self._computing, batch.rows
+        own_s = self.head_s(batch) + computing.batch_s
+        own_s += computing.attention_s(batch.attended, batch.context_tokens)
         if self._form != "tokens":
-            own_s += product_s(rows, self._dense_flops)
-            return lambda tokens: own_s + product_s(tokens, flops)
+            own_s += computing.dense_s(rows)
+            projection_s = self._projections.seconds
+            return lambda tokens: own_s + projection_s(tokens)
         # Whole sequences are replayed, and each of their tokens sees half of its own on average.
         mean = batch.offloaded_tokens / max(1, batch.offloaded_sequences)
-        seen_s = mean / 2 * self._key_flops / best
-        return lambda tokens: own_s + tokens * seen_s + product_s(rows + tokens, flops)
+        seen_s = mean / 2 * computing.key_s
+        dense_s = computing.dense_s
+        return lambda tokens: own_s + tokens * seen_s + dense_s(rows + tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tightrun.policies.forms import Form
 from tightrun.policies.hardware import Budget
 from tightrun.policies.shape import ModelShape
 
@@ -29,6 +30,7 @@ class Workload:
 
     `longest_sequence` bounds every sequence; `typical_sequence` and `typical_output` are means.
     `prompts` are tokens of prompts, ascending, each standing for an equal share of the rows.
+    `most_output` is what a sequence may write at most.
     """
 
     rows: int | None = None
@@ -37,13 +39,16 @@ class Workload:
     typical_sequence: int | None = None
     typical_output: int | None = None
     prompts: tuple[int, ...] = ()
+    most_output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """What a job will come to by the cost model.
 
-    `busy_s` are seconds per resource of cost.RESOURCES over the whole job, `binding` the busiest.
+    `seconds` is 0.0 where nobody knows how many rows there are. Prefill and decode share the time
+    of a pass by their rows. `busy_s` are seconds per resource of cost.RESOURCES over the whole job;
+    `binding` is the busiest, where computing and device memory, which take turns, count together.
     """
 
     seconds: float
@@ -89,7 +94,7 @@ class Plan:
     activation_blocks: int = 0
     staging_rows: int = 0
     most_rows: int = 0
-    recompute_form: str = "none"
+    recompute_form: Form = "none"
     predicted_tokens_per_s: float = 0.0
     host_arenas: dict[str, int] = field(default_factory=dict)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.lengths import lengths_of
 from tightrun.policies.offload_plan import PolicyAsked, plan_offloaded
+from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload, plan_resident
 from tightrun.policies.profile import ModelProfile
+from tightrun.policies.schedule import schedule_of
+from tightrun.policies.simulate import Policy, simulate
 
 # A model that leaves less than this for its KV cache and workspace is streamed.
 LARGEST_SHARE = 0.95
@@ -62,4 +66,30 @@ def plan_job(
             context,
             host_beside=profile.beside_bytes,
         )
-    return JobPlan(plan, None, profile, hardware, rates, workload, asked)
+    predicted = predict(plan, profile, hardware, rates, workload, asked)
+    return JobPlan(plan, predicted, profile, hardware, rates, workload, asked)
+
+
+def predict(
+    plan: Plan,
+    profile: ModelProfile,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked,
+) -> Predicted:
+    """What the job will come to with the plan, by simulation."""
+    recomputes = asked.name == "adaptive"
+    policy = Policy(
+        schedule=schedule_of(asked.name),
+        form=plan.recompute_form if recomputes else "none",
+        forced=asked.recompute,
+    )
+    return simulate(
+        profile.shape,
+        rates,
+        profile.recipe,
+        placement_of(plan, profile.weights, hardware.device),
+        lengths_of(workload, plan.context),
+        policy,
+    )

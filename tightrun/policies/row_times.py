@@ -1,35 +1,40 @@
-"""How long matrix products take by their rows: the probe, smoothed so that time only grows."""
+"""How long work takes by its rows: what a probe timed, smoothed so that time only grows."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import accumulate
 
 from tightrun.policies.hardware import Rates
 
 
 class RowTimes:
-    """Seconds of matrix products by rows, never less for more rows.
+    """Seconds by rows, never less for more rows, on straight lines between the timed points.
 
-    A probe is noisy, and small products may be slower than larger ones. A search needs to rely on
-    time growing with the rows, and a product can always be padded to a larger one that is faster.
+    A matrix product takes the reading of its weights and then so much for each row. A probe is
+    noisy, and small products may be slower than larger ones; a search needs to rely on time growing
+    with the rows, and a product can always be padded to a larger one that is faster.
     """
 
-    def __init__(self, rates: Rates) -> None:
-        self.rows = [rows for rows, _ in rates.flops_per_s]
-        seconds = [rows / rate for rows, rate in rates.flops_per_s]
-        least = list(accumulate(reversed(seconds), min))[::-1]
-        self.flops_per_s = [rows / s for rows, s in zip(self.rows, least, strict=True)]
+    def __init__(self, points: Sequence[tuple[int, float]]) -> None:
+        self._rows = [rows for rows, _ in points]
+        self._seconds = list(accumulate((s for _, s in reversed(points)), min))[::-1]
 
-    def seconds(self, rows: int, flops_per_row: float) -> float:
-        """Seconds of a product of `rows` rows that takes `flops_per_row` FLOPs for each."""
+    def seconds(self, rows: float) -> float:
+        """Seconds of so many rows; fewer than were timed take as long as the least of them."""
         if rows <= 0:
             return 0.0
-        points, rates = self.rows, self.flops_per_s
+        points, seconds = self._rows, self._seconds
         at = bisect_left(points, rows)
         if at == 0:
-            return points[0] * flops_per_row / rates[0]
+            return seconds[0]
         if at == len(points):
-            return rows * flops_per_row / rates[-1]
-        r0, f0 = points[at - 1], rates[at - 1]
-        return rows * flops_per_row / (f0 + (rates[at] - f0) * (rows - r0) / (points[at] - r0))
+            return seconds[-1] * rows / points[-1]
+        r0, s0 = points[at - 1], seconds[at - 1]
+        return s0 + (seconds[at] - s0) * (rows - r0) / (points[at] - r0)
+
+
+def product_times(rates: Rates, flops_per_row: float) -> RowTimes:
+    """Seconds of the matrix products that take so many FLOPs for each row."""
+    return RowTimes([(rows, rows * flops_per_row / rate) for rows, rate in rates.flops_per_s])

@@ -1,0 +1,69 @@
+"""How long the sequences of a job are: what is known of its prompts and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tightrun.policies.admission import CAUTION
+from tightrun.policies.plan import LEAST_CONTEXT, Workload
+
+# A step of the golden section through the quantiles gives every stretch of rows the lengths of all.
+GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of prompts, each for an equal share of the rows, and of what the model writes to each;
+    how many sequences there are (None: not known), and what the longest output may have."""
+
+    prompts: tuple[int, ...]
+    output: int
+    sequences: int | None = None
+    most_output: int | None = None
+
+    @property
+    def prompt(self) -> float:
+        """Tokens of a mean prompt."""
+        return sum(self.prompts) / len(self.prompts)
+
+    @property
+    def typical(self) -> int:
+        """Tokens of a mean sequence."""
+        return round(self.prompt) + self.output
+
+    @property
+    def mean_context(self) -> float:
+        """Tokens of context a decoding sequence has on average."""
+        return self.prompt + self.output / 2
+
+    def reserved(self, prompt: int) -> int:
+        """Tokens that admission reckons with for a prompt of so many."""
+        most = self.output if self.most_output is None else self.most_output
+        return prompt + max(1, min(most, round(CAUTION * self.output)))
+
+    def prompt_of(self, sequence: int) -> int:
+        """The prompt's tokens of a sequence, in an order that mixes all lengths."""
+        count = len(self.prompts)
+        return self.prompts[int((sequence + 0.5) * GOLDEN % 1.0 * count)]
+
+
+def lengths_of(workload: Workload, window: int) -> Lengths:
+    """The lengths of a job in a context of `window` tokens.
+
+    Where nothing is known, a quarter of the longest: that is a guess from bytes.
+    """
+    longest = min(workload.longest_sequence or window, window)
+    guess = LEAST_CONTEXT
+    if workload.longest_sequence is not None:
+        guess = max(LEAST_CONTEXT // 4, longest // 4)
+    rows = workload.rows
+    sequences = None if rows is None else max(1, rows * workload.samples)
+    if workload.prompts:
+        mean = sum(workload.prompts) / len(workload.prompts)
+        output = workload.typical_output or round((workload.typical_sequence or 1.5 * mean) - mean)
+        output = max(1, min(output, longest - 1))
+        prompts = tuple(max(1, min(x, longest - output)) for x in workload.prompts)
+        return Lengths(prompts, output, sequences, workload.most_output)
+    typical = max(2, min(workload.typical_sequence or guess, longest))
+    output = min(workload.typical_output or max(1, typical // 3), typical - 1)
+    return Lengths((typical - output,), output, sequences, workload.most_output)
