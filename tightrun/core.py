@@ -5,7 +5,7 @@ Standard library only, so that every room may import it without cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,30 +49,6 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One input row, ready to be tokenised.
-
-    `prompt` is a text, or the messages of a chat (`{"role": ..., "content": ...}`).
-    `raw` marks a text that must never be wrapped in a chat template (`/v1/completions`).
-    """
-
-    row_index: int
-    id: str
-    prompt: str | tuple[Mapping[str, Any], ...]
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    raw: bool = False
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RowError:
-    """Why a row has no text: a code of `ERROR_CODES` and a sentence for the person."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Log-probability of one generated token, of the unprocessed logits, natural logarithm.
 
@@ -83,6 +59,49 @@ class TokenLogprob:
     token: str
     logprob: float
     top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Output tokens of one sample of a row that has not finished, from position `first` on.
+
+    `prompt` tells the tokens they follow (a CRC-32), so that they go on behind no other prompt.
+    `logprobs` has one for each token where the row asks for them, without the tokens' texts.
+    """
+
+    row_index: int
+    sample: int
+    prompt: int
+    tokens: Sequence[int]
+    first: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One input row, ready to be tokenised.
+
+    `prompt` is a text, or the messages of a chat (`{"role": ..., "content": ...}`).
+    `raw` marks a text that must never be wrapped in a chat template (`/v1/completions`).
+    `attempt` counts how often the row was tried again after an error, `written` is what an
+    earlier run has drawn of its samples, each from its first token on.
+    """
+
+    row_index: int
+    id: str
+    prompt: str | tuple[Mapping[str, Any], ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    raw: bool = False
+    attempt: int = 0
+    written: tuple[Written, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row has no text: a code of `ERROR_CODES` and a sentence for the person."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

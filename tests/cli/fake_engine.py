@@ -17,6 +17,7 @@ from tightrun.core import (
     Sample,
     StepRecord,
     TraceSpan,
+    Written,
 )
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
@@ -37,7 +38,7 @@ class FakeEngine:
 
     `before` is called in that thread before a row is finished, and may block or raise. `tell` says
     what is told of the pass of an iteration, `figures` are put over those of the summary, `notes`
-    are said at the end.
+    are said at the end. `written` says what the unfinished rows have drawn.
     """
 
     rule: Rule = echo
@@ -48,6 +49,7 @@ class FakeEngine:
     )
     figures: dict[str, Any] = field(default_factory=dict)
     notes: tuple[RunNote, ...] = ()
+    written: Callable[[Callable[[int, int, int], int]], list[Written]] = lambda _known: []
     closed: bool = False
     seen: list[Request] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -100,6 +102,9 @@ class FakeEngine:
         self.output_tokens += sample.completion_tokens
         samples = (sample,) * request.sampling.n
         return Completion(request.row_index, request.id, samples, prompt_tokens, seed)
+
+    def unfinished(self, known: Callable[[int, int, int], int]) -> list[Written]:
+        return self.written(known)
 
     def snapshot(self) -> SimpleNamespace:
         return SimpleNamespace(

@@ -35,6 +35,7 @@ class Reading:
         tokenizer: Letters | None = None,
     ) -> None:
         self.refused: list[Completion] = []
+        self.finished: list[Sequence] = []
         self.stop = threading.Event()
         self.feed = Feed(
             requests,
@@ -42,10 +43,17 @@ class Reading:
             context,
             vocab,
             sides or RopeSides(),
+            ends=frozenset({ord("$")}),
             truncate=truncate,
-            refuse=self.refused.append,
+            deliver=self._deliver,
             stop=self.stop,
         )
+
+    def _deliver(self, item: Completion | Sequence) -> None:
+        if isinstance(item, Completion):
+            self.refused.append(item)
+        else:
+            self.finished.append(item)
 
     def all(self) -> list[Sequence]:
         """Every sequence, taken one by one until there are no more."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan
+from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 
@@ -84,6 +84,11 @@ class Engine(Protocol):
         """Runs all items. `on_step` is called after each pass, and then `on_trace` with what the
         links and the device did in it, `on_note` with what a person should know; all of them from
         the thread that called `run`."""
+
+    def unfinished(self, known: Callable[[int, int, int], int]) -> list[Written]:
+        """What the rows that have not finished have drawn, each sample beyond its first
+        `known(row_index, sample, prompt)` tokens. From any thread; after `run`, what a stop left.
+        """
 
     def snapshot(self) -> Snapshot: ...
 

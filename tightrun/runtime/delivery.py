@@ -32,6 +32,10 @@ class Delivery:
             raise self._error
         self._queue.put(item)
 
+    def begun(self) -> list[Sequence]:
+        """The finished samples of rows that wait for another one; from any thread."""
+        return [sequence for parts in list(self._parts.values()) for sequence in list(parts)]
+
     def close(self) -> None:
         """Return once everything put has been handed on."""
         self._queue.put(None)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psutil
 import torch
 
-from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan
+from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
 from tightrun.policies.cost import bound_of_block
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
@@ -25,6 +25,7 @@ from tightrun.runtime.context_split import ContextSplit
 from tightrun.runtime.delivery import Delivery
 from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
+from tightrun.runtime.going_on import Known, drawn_since
 from tightrun.runtime.kernel_choice import is_token_major
 from tightrun.runtime.kv_cache import KVCache, Rooms
 from tightrun.runtime.loaded_model import LoadedModel, Notify
@@ -63,6 +64,8 @@ class Engine:
         self._accounts = Accounts()
         self._on_note: OnNote = _unheard
         self._feed: Feed | None = None
+        self._delivery: Delivery | None = None
+        self._left: list[Sequence] = []
         plan, offloads = loaded.plan, loaded.plan.workspace_blocks > 0
         self._cache = KVCache(
             loaded.shape,
@@ -163,7 +166,8 @@ class Engine:
         """
         self._on_note = on_note or _unheard
         self._meter.begin_run()
-        delivery = Delivery(self._loaded.tokenizer, finish)
+        self._delivery = delivery = Delivery(self._loaded.tokenizer, finish)
+        self._left = []
         self._feed = feed = Feed(
             requests,
             self._loaded.tokenizer,
@@ -171,8 +175,9 @@ class Engine:
             min(self.plan.context, self.plan.longest_tokens),
             self.shape.vocab,
             self._loaded.rope_sides,
+            ends=self._loaded.ends,
             truncate=self.options.on_overflow == "truncate_left",
-            refuse=delivery.put,
+            deliver=delivery.put,
             stop=stop,
         )
         try:
@@ -186,9 +191,18 @@ class Engine:
             stop.set()
             raise
         finally:
+            self._left = self._scheduler.begun()
             self._scheduler.abandon()
             feed.close()
             delivery.close()
+
+    def unfinished(self, known: Known) -> list[Written]:
+        """What the rows that have not finished have drawn beyond what is `known` of each sample.
+
+        Cheap; may be called from any thread, and after `run` for what a stop has left.
+        """
+        finished = self._delivery.begun() if self._delivery else []
+        return list(drawn_since(known, (*self._left, *self._scheduler.begun(), *finished)))
 
     def snapshot(self) -> EngineSnapshot:
         """How things stand, cheaply; may be called from any thread."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tightrun.core import Completion, Request
+from tightrun.runtime.going_on import go_on, prompt_check
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.sequence import Sequence
 from tightrun.runtime.tokenizer import PromptError, Tokenizer
@@ -21,9 +22,10 @@ PATIENCE_S = 1.0
 class Feed:
     """A thread that turns requests into sequences ahead of the loop.
 
-    `context` is the most tokens of a sequence, `vocab` how many tokens the model knows. A prompt
-    that cannot be run goes to `refuse` as a completion with an error. An exception of the
-    requests' iterator is raised again from `take`.
+    `context` is the most tokens of a sequence, `vocab` how many tokens the model knows, `ends` are
+    its end tokens. A prompt that cannot be run goes to `deliver` as a completion with an error, a
+    sample that an earlier run has finished as it is. An exception of the requests' iterator is
+    raised again from `take`.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class Feed:
         vocab: int,
         sides: RopeSides,
         *,
+        ends: frozenset[int],
         truncate: bool,
-        refuse: Callable[[Completion], None],
+        deliver: Callable[[Completion | Sequence], None],
         stop: threading.Event,
     ) -> None:
         self._requests = requests
@@ -43,8 +46,9 @@ class Feed:
         self._context = context
         self._vocab = vocab
         self._sides = sides
+        self._ends = ends
         self._truncate = truncate
-        self._refuse = refuse
+        self._deliver = deliver
         self._stop = stop
         self._ready: deque[Sequence] = deque()
         self._tokens = 0
@@ -126,7 +130,7 @@ class Feed:
         try:
             tokens = self._fit(self._tokenizer.encode(request), request)
         except PromptError as problem:
-            self._refuse(
+            self._deliver(
                 Completion(
                     request.row_index,
                     request.id,
@@ -138,11 +142,22 @@ class Feed:
             return None
         room = min(request.sampling.max_tokens, self._context - len(tokens))
         side = self._sides.side(len(tokens) + room)
-        request = replace(request, prompt="")  # the text is not needed any more
-        first, *others = (
-            Sequence(request, i, array("i", tokens), len(tokens), room, side)
-            for i in range(request.sampling.n)
-        )
+        written = {part.sample: part for part in request.written}
+        request = replace(request, prompt="", written=())  # the text is not needed any more
+        prompt = array("i", tokens)
+        check = prompt_check(prompt)
+        unfinished = []
+        for i in range(request.sampling.n):
+            sequence = Sequence(request, i, prompt[:], len(prompt), room, side, prompt_check=check)
+            if i in written:
+                go_on(sequence, written[i], self._ends, self._tokenizer)
+            if sequence.finish_reason is None:
+                unfinished.append(sequence)
+            else:
+                self._deliver(sequence)
+        if not unfinished:
+            return None
+        first, *others = unfinished
         first.siblings = others
         return first
 

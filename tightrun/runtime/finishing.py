@@ -17,7 +17,6 @@ def append_token(
     tokenizer: Tokenizer,
 ) -> None:
     """Give the sequence its next token and, if that ends it, a finish reason."""
-    p = sequence.sampling
     sequence.tokens.append(token)
     if scores is not None:
         if sequence.logprobs is None:
@@ -26,6 +25,12 @@ def append_token(
         sequence.logprobs.append(
             TokenLogprob(token, "", logprob, tuple((t, "", x) for t, x in top))
         )
+    judge(sequence, ends, tokenizer)
+
+
+def judge(sequence: Sequence, ends: frozenset[int], tokenizer: Tokenizer) -> None:
+    """Give the sequence a finish reason if its last token ends it, or its room is used up."""
+    p, token = sequence.sampling, sequence.tokens[-1]
     written = sequence.output_tokens
     if written >= p.min_tokens:
         if token in p.stop_token_ids:

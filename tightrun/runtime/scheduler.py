@@ -127,6 +127,10 @@ class Scheduler:
         self.running.clear()
         self.waiting.clear()
 
+    def begun(self) -> list[Sequence]:
+        """Who has started and not finished; may be called from any thread."""
+        return [*self.running, *self.waiting]
+
     def expected_tokens(self) -> int:
         """Output tokens still expected from what runs and waits here."""
         return sum(

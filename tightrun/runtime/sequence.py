@@ -37,7 +37,8 @@ class Sequence:
     two (see `rope_sides`). `lane` is the batch it belongs to. Of an `offloaded` sequence the first
     `shared` blocks are resident, the others are in the forms that `kept` says; `settled` is what
     that was when its last pass was over, `states` are the blocks of its stored activations by
-    position. `started` says that it has run before, be it that it had to give way since.
+    position. `started` says that it has run before, be it that it had to give way since;
+    `prompt_check` tells its prompt (see `Written`).
     """
 
     request: Request
@@ -63,6 +64,7 @@ class Sequence:
     error: RowError | None = None
     siblings: list[Sequence] = field(default_factory=list)
     donor: Sequence | None = None
+    prompt_check: int = 0
 
     @property
     def sampling(self) -> SamplingParams:
