@@ -5,9 +5,12 @@ The sizes are what the kernel shows; names are shortened. `GIB` and `MIB` are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tightrun.runtime.meminfo import Held
+
+System = Callable[[Path], Path]
 MIB, GIB = 2**20, 2**30
 # What cgroup v1 shows where there is no limit.
 V1_NONE = 9223372036854771712
@@ -32,18 +35,22 @@ def write(root: Path, files: Mapping[str, str | int]) -> Path:
 
 def host(root: Path, available_bytes: int = 240 * GIB, resident_bytes: int = 100 * MIB) -> Path:
     """A machine of 252 GiB and a process on it; pages are of 4 KiB."""
-    statm = (
-        f"{resident_bytes // 1024} {resident_bytes // 4096} 2048 1200 0 {resident_bytes // 2048} 0"
-    )
+    holds = held(resident_bytes)
+    virtual, resident, data = (n // 4096 for n in (holds.virtual, holds.resident, holds.data))
     return write(
         root,
         {
             "proc/meminfo": MEMINFO.format(available=available_bytes // 1024),
-            "proc/self/statm": statm,
+            "proc/self/statm": f"{virtual} {resident} 2048 1200 0 {data} 0",
             "proc/pressure/memory": "some avg10=0.00 avg60=0.00 avg300=0.00 total=12\n"
             "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
         },
     )
+
+
+def held(resident_bytes: int = 100 * MIB) -> Held:
+    """What the process of `host` holds."""
+    return Held(resident_bytes, 4 * resident_bytes, 2 * resident_bytes)
 
 
 V2_MOUNTS = """\

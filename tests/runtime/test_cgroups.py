@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.runtime import recorded_systems as systems
-from tests.runtime.recorded_systems import GIB, MIB, group_v1, group_v2, write
+from tests.runtime.recorded_systems import GIB, MIB, System, group_v1, group_v2, write
 from tightrun.runtime.cgroups import MemoryLimit, memory_limits, quotas
-
-System = Callable[[Path], Path]
 
 
 def tightest(root: Path) -> MemoryLimit:

@@ -1,103 +1,108 @@
-"""How much memory this process may use: the least of the machine's and the cgroups' limits."""
+"""The memories and processors that this process may use, found without importing torch."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import psutil
-import torch
+from typing import TYPE_CHECKING
 
 from tightrun.policies.hardware import Budget, Hardware
+from tightrun.runtime.host_memory import hold_to, host_budget
+from tightrun.runtime.nvidia import gpu_memory, visible_gpus
+from tightrun.runtime.processors import usable_processors
+from tightrun.runtime.system import System
+from tightrun.runtime.torch_build import cuda_version
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-
-
-def cgroup_free(root: Path = CGROUP_ROOT, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes left under the tightest cgroup v2 ancestor, None where there is no limit."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return None
-    path = next((x[3:] for x in lines if x.startswith("0::")), None)
-    if path is None:
-        return None
-    found: list[int] = []
-    folder = root / path.lstrip("/")
-    while folder == root or root in folder.parents:
-        left = _left_in(folder)
-        if left is not None:
-            found.append(left)
-        folder = folder.parent
-    return min(found, default=None)
+if TYPE_CHECKING:
+    from tightrun.runtime.options import Machine
 
 
-def _left_in(folder: Path) -> int | None:
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text()) - _reclaimable(folder)
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
+def find_hardware(
+    device: str,
+    gpu: float | int,
+    cpu: float | int,
+    machine: Machine | None = None,
+    *,
+    here: bool = True,
+    system: System | None = None,
+) -> Hardware:
+    """What a job finds on `device` (auto, cpu, cuda or cuda:0), within `limits` of `gpu` and `cpu`,
+    each a share (float) or bytes (int), or on a `machine` that the job describes.
 
-
-def _reclaimable(folder: Path) -> int:
-    """Bytes of files read long ago, which the kernel gives up before it refuses memory."""
-    try:
-        lines = (folder / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(x.split()[1]) for x in lines if x.startswith("inactive_file "))
-
-
-def host_budget(asked: float | int) -> Budget:
-    """Bytes of host memory that may be used: `asked` is a share (float) or bytes (int).
-
-    What this process holds already counts as available to it.
+    A machine that is not `here` is taken at its word; of one that is, no more is promised than can
+    be found. An emulated one is what it is said to be, anywhere.
+    Raises ValueError for a device that is not there, or has no size.
     """
-    own = psutil.Process().memory_info().rss
-    available, limit = psutil.virtual_memory().available + own, "available memory"
-    in_cgroup = cgroup_free()
-    if in_cgroup is not None and in_cgroup + own < available:
-        available, limit = in_cgroup + own, "the cgroup's memory.max"
-    return _apply(asked, available, limit, "limits.cpu_memory")
+    system = system or System()
+    if machine is None:
+        return detect_hardware(device_name(device, system), gpu, cpu, system)
+    if machine.device == "emulated" or not here:
+        return _described(machine, gpu, cpu, system)
+    name = device if device.startswith(machine.device) else machine.device
+    found = detect_hardware(device_name(name, system), gpu, cpu, system)
+    host = _as_given(found.host_memory, machine.cpu_memory, "cpu_memory")
+    gpu_given = _as_given(found.device_memory, machine.gpu_memory, "gpu_memory")
+    own = host if machine.device == "cpu" else gpu_given
+    return Hardware(found.device, own, host, found.cores)
 
 
-def device_budget(device: torch.device, asked: float | int) -> Budget:
-    """Bytes of GPU memory that may be used: what is free, held to what was asked."""
-    free, _total = torch.cuda.mem_get_info(device)
-    return _apply(asked, free, "free GPU memory", "limits.gpu_memory")
+def detect_hardware(
+    device: str, gpu: float | int, cpu: float | int, system: System | None = None
+) -> Hardware:
+    """The memories and processors of this process as they are now, for `cpu` or `cuda:N`."""
+    system = system or System()
+    host = host_budget(cpu, system)
+    own = device_budget(device, gpu, system) if device.startswith("cuda") else host
+    return Hardware(device, own, host, usable_processors(system.affinity(), system.root).count)
 
 
-def hold_to_budget(device: torch.device, budget: Budget) -> None:
-    """Let torch's allocator refuse what exceeds the budget instead of taking it."""
-    _free, total = torch.cuda.mem_get_info(device)
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget.bytes / total), device)
+def device_budget(device: str, asked: float | int, system: System) -> Budget:
+    """Bytes of the memory of GPU `cuda:N` that may be used: what is free, held to what was asked.
 
-
-def _apply(asked: float | int, available: int, limit: str, name: str) -> Budget:
+    Raises ValueError if it is not there or the driver does not tell and no bytes were asked for.
+    """
+    number = int(device.partition(":")[2] or 0)
+    free = gpu_memory(number, system.environment, system.nvml())
+    if free is not None:
+        return hold_to(asked, free, "limits.gpu_memory")
     if isinstance(asked, float):
-        return Budget(int(available * asked), f"{name} ({asked:.0%} of {limit})")
-    if asked <= available:
-        return Budget(asked, name)
-    return Budget(available, limit)
-
-
-def detect_hardware(device: torch.device, gpu: float | int, cpu: float | int) -> Hardware:
-    """The memories and processors of this process as they are now."""
-    host = host_budget(cpu)
-    own = device_budget(device, gpu) if device.type == "cuda" else host
-    return Hardware(str(device), own, host, len(os.sched_getaffinity(0)))
-
-
-def choose_device(asked: str) -> torch.device:
-    """`auto` takes a GPU if there is one. Raises ValueError for one that is not there."""
-    if asked == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device("cuda:0" if asked == "cuda" else asked)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"hardware: {asked} was asked for, but torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices; use hardware: cpu or auto"
+            f"the driver does not tell how much memory of {device} is free; give bytes instead of "
+            "a share, such as limits: {gpu_memory: 20GiB}"
         )
-    return device
+    return Budget(asked, "limits.gpu_memory (the driver does not tell what is free)")
+
+
+def device_name(asked: str, system: System) -> str:
+    """`cpu` or `cuda:N`; auto takes a GPU if the driver shows one and torch was built for it."""
+    if asked == "cpu":
+        return asked
+    can_use_gpu = cuda_version() is not None
+    if asked == "auto":
+        seen = can_use_gpu and visible_gpus(system.environment, system.nvml())
+        return "cuda:0" if seen else "cpu"
+    if not can_use_gpu:
+        raise ValueError(
+            f"hardware: {asked} was asked for, but the installed torch cannot use a GPU; install a "
+            "CUDA build of torch, or use hardware: cpu or auto"
+        )
+    return "cuda:0" if asked == "cuda" else asked
+
+
+def _as_given(found: Budget, given: int | None, name: str) -> Budget:
+    """Names the machine's capacity as the limit where that is what was held to."""
+    is_given = given is not None and found.limit == f"limits.{name}"
+    return Budget(found.bytes, f"hardware.{name}") if is_given else found
+
+
+def _described(machine: Machine, gpu: float | int, cpu: float | int, system: System) -> Hardware:
+    if machine.cpu_memory is None:
+        host = host_budget(cpu, system)
+    else:
+        host = Budget(int(cpu), "hardware.cpu_memory")
+    cores = usable_processors(system.affinity(), system.root).count
+    if machine.device == "cpu":
+        return Hardware("cpu", host, host, cores)
+    if machine.gpu_memory is None:
+        kind = "an emulated device" if machine.device == "emulated" else "a described GPU"
+        raise ValueError(f"hardware: {kind} needs gpu_memory, such as 400MiB")
+    name = "emulated" if machine.device == "emulated" else "cuda:0"
+    return Hardware(name, Budget(int(gpu), "hardware.gpu_memory"), host, cores)

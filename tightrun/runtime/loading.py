@@ -20,7 +20,6 @@ from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import inspect_model, paged_attention
 from tightrun.runtime.kernel_choice import choose_kernel
-from tightrun.runtime.limits import hold_to_budget
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
 from tightrun.runtime.loading_offloaded import Shaken, load_offloaded
 from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
@@ -29,6 +28,7 @@ from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.prepack import can_prepack, prepack
 from tightrun.runtime.rates import probe_rates
 from tightrun.runtime.tokenizer import end_tokens
+from tightrun.runtime.torch_device import hold_to_budget, use_processors
 
 # A model that leaves less than this for its KV cache and workspace is streamed.
 LARGEST_SHARE = 0.95
@@ -45,6 +45,7 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
     source = ModelSource(options.model, options.revision, options.dtype, options.trust_remote_code)
     config = load_config(source)
     hardware = hardware_of(options, device)
+    use_processors(hardware.cores)
     if device.type == "cuda":
         hold_to_budget(device, hardware.device_memory)
     if is_emulated(options) or _is_too_large(source, config, hardware):

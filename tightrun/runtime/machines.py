@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from tightrun.policies.hardware import Budget, Hardware
+from tightrun.policies.hardware import Hardware
 from tightrun.runtime.cpu_device import CpuDevice
 from tightrun.runtime.device import Device
 from tightrun.runtime.emulated_device import EmulatedDevice
-from tightrun.runtime.limits import choose_device, detect_hardware
+from tightrun.runtime.limits import find_hardware
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import Notify
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.torch_device import choose_device
 
 
 def is_emulated(options: EngineOptions) -> bool:
@@ -25,21 +26,8 @@ def torch_device_of(options: EngineOptions) -> torch.device:
 
 def hardware_of(options: EngineOptions, device: torch.device) -> Hardware:
     """The memories that may be used. Raises ValueError for an emulated device without a size."""
-    found = detect_hardware(device, options.gpu_memory, options.cpu_memory)
-    machine = options.machine
-    if machine is None:
-        return found
-    host = found.host_memory
-    if machine.cpu_memory is not None:
-        host = Budget(int(options.cpu_memory), "hardware.cpu_memory")
-    if machine.device == "cpu":
-        return Hardware("cpu", host, host, found.cores)
-    if machine.device == "cuda":
-        return Hardware(found.device, found.device_memory, host, found.cores)
-    if machine.gpu_memory is None:
-        raise ValueError("hardware: an emulated device needs gpu_memory, such as 400MiB")
-    own = Budget(int(options.gpu_memory), "hardware.gpu_memory")
-    return Hardware("emulated", own, host, found.cores)
+    name = str(device)
+    return find_hardware(name, options.gpu_memory, options.cpu_memory, options.machine)
 
 
 def make_device(

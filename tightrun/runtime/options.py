@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tightrun.policies.profile import Known
-from tightrun.runtime.tokenizer import Chat
+
+if TYPE_CHECKING:  # a plan asks for the same without importing torch
+    from tightrun.runtime.tokenizer import Chat
 
 
 @dataclass(frozen=True, slots=True)
