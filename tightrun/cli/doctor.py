@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tightrun.cli import units
 from tightrun.cli.load_engine import cache_folder
+
+if TYPE_CHECKING:
+    from tightrun.runtime.nvidia import Gpu
 
 PACKAGES = ("tightrun", "torch", "transformers", "pyarrow", "datasets", "numpy")
 UNPROVEN = (
@@ -37,7 +40,7 @@ class Finding:
 
 def print_findings(*, as_json: bool) -> None:
     """Prints everything found to standard output."""
-    findings = [*versions(), *devices(), *memory(), *kernels()]
+    findings = [*versions(), *devices(), *memory(), *disk(), *kernels()]
     if as_json:
         print(orjson.dumps({finding.name: finding.value for finding in findings}).decode())
         return
@@ -62,12 +65,14 @@ def devices() -> Iterator[Finding]:
     """The processors, the emulated device, the GPUs that torch can use or the driver can see."""
     import torch
 
-    cores, name = len(os.sched_getaffinity(0)), _processor_name()
+    from tightrun.runtime.processors import usable_processors
+
+    found, name = usable_processors(os.sched_getaffinity(0)), _processor_name()
     features = torch.backends.cpu.get_cpu_capability()
     yield Finding(
         "cpu",
-        {"name": name, "processors": cores, "capability": features},
-        f"{name}, {cores} processors may be used, {features}",
+        {"name": name, "processors": found.count, "limit": found.limit, "capability": features},
+        f"{name}, {found.count} processors may be used ({found.limit}), {features}",
     )
     yield Finding("emulated", True, EMULATED)
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -76,30 +81,50 @@ def devices() -> Iterator[Finding]:
         yield Finding(f"cuda:{number}", value, f"{gpu.name}, {units.size(gpu.total_memory)}")
     if gpus:
         return
-    seen = _driver_gpus()
-    text = "none; the job runs on the CPU"
+    seen, problem = _driver_gpus()
+    text = problem or "none; the job runs on the CPU"
     if seen:
         text = (
-            f"{', '.join(seen)} seen by the driver, but not by torch {torch.__version__}: "
-            "install a CUDA build of torch"
+            f"{', '.join(gpu.name for gpu in seen)} seen by the driver, but not by "
+            f"torch {torch.__version__}: install a CUDA build of torch"
         )
-    yield Finding("gpu", seen, text)
+    yield Finding("gpu", [gpu.name for gpu in seen], text)
 
 
 def memory() -> Iterator[Finding]:
     """How much this process may use at the default limits, and which limit says so."""
-    import torch
-
     from tightrun.io.job_sections import LimitsSpec
-    from tightrun.runtime.limits import device_budget, host_budget
+    from tightrun.runtime.host_memory import host_budget, host_limits
+    from tightrun.runtime.limits import device_budget
+    from tightrun.runtime.rlimits import lockable_memory
+    from tightrun.runtime.system import System
 
-    limits = LimitsSpec()
-    budgets = {"memory": host_budget(limits.cpu_memory.value)}
-    for number in range(torch.cuda.device_count()):
-        device = torch.device("cuda", number)
-        budgets[f"memory cuda:{number}"] = device_budget(device, limits.gpu_memory.value)
-    for name, budget in budgets.items():
-        yield Finding(name, asdict(budget), f"{units.size(budget.bytes)}: {budget.limit}")
+    limits, system = LimitsSpec(), System()
+    budget = host_budget(limits.cpu_memory.value, system)
+    every = sorted(host_limits(system), key=lambda limit: limit.bytes)
+    others = "".join(f"; {limit.limit} allows {units.size(limit.bytes)}" for limit in every[1:])
+    value = asdict(budget) | {"found": [asdict(limit) for limit in every]}
+    yield Finding("memory", value, f"{units.size(budget.bytes)}: {budget.limit}{others}")
+    for number, gpu in enumerate(_driver_gpus()[0]):
+        name = f"memory cuda:{number}"
+        if gpu.free_bytes is None:
+            yield Finding(name, None, f"the driver does not tell what of {gpu.name} is free")
+            continue
+        own = device_budget(f"cuda:{number}", limits.gpu_memory.value, system)
+        yield Finding(name, asdict(own), f"{units.size(own.bytes)}: {own.limit}")
+    lockable = lockable_memory(system.getrlimit)
+    text = f"{units.size(lockable.bytes)}: {lockable.limit}" if lockable else "no limit"
+    yield Finding("lockable", lockable and asdict(lockable), text)
+
+
+def disk() -> Iterator[Finding]:
+    """What the folder of the cache, where slabs of weights are spilled, can still take."""
+    from tightrun.runtime.disk_space import disk_of
+
+    folder = cache_folder(os.environ)
+    found = disk_of(folder)
+    text = f"{folder}: {units.size(found.free.bytes)} {found.free.limit}"
+    yield Finding("cache", {"folder": str(folder), **asdict(found)}, text)
 
 
 def kernels() -> Iterator[Finding]:
@@ -122,16 +147,13 @@ def _processor_name() -> str:
     return next(names, platform.machine())
 
 
-def _driver_gpus() -> list[str]:
-    """Names of the GPUs that the NVIDIA driver knows; none where there is no driver."""
+def _driver_gpus() -> tuple[list[Gpu], str | None]:
+    """The GPUs that the NVIDIA driver lets CUDA see, none without a driver; what ails it."""
     import pynvml
 
+    from tightrun.runtime.nvidia import visible_gpus
+
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
+        return visible_gpus(os.environ, pynvml), None
+    except ValueError as error:
+        return [], str(error)
