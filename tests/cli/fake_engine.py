@@ -21,6 +21,7 @@ from tightrun.core import (
 )
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
+from tightrun.policies.measured import Comparison
 
 Rule = Callable[[Request], str | RowError]
 
@@ -117,6 +118,7 @@ class FakeEngine:
             gpu_budget=0,
             cpu_bytes=2**28,
             cpu_budget=2**30,
+            planned_output_tokens_per_s=self.figures.get("planned_output_tokens_per_s", 0.0),
         )
 
     def summary(self) -> SimpleNamespace:
@@ -132,6 +134,7 @@ class FakeEngine:
             "idle_s": 0.0,
             "recompute_ratio": 0.0,
             "recompute_form": "",
+            "comparison": Comparison(),
         }
         return SimpleNamespace(**(figures | self.figures))
 

@@ -23,6 +23,7 @@ class At:
     gpu_budget: int = 0
     cpu_bytes: int = 0
     cpu_budget: int = 0
+    planned_output_tokens_per_s: float = 0.0
 
 
 def counts(*, done: int = 0, failed: int = 0, output_tokens: int = 0) -> Tally:

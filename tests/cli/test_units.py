@@ -95,3 +95,8 @@ def test_a_time_left_is_rounded_up_and_coarse(seconds: float, text: str) -> None
 def test_one_row_is_not_rows() -> None:
     assert (units.rows(1), units.rows(2000)) == ("1 row", "2,000 rows")
     assert (units.files(1), units.files(12)) == ("1 file", "12 files")
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.97, "-3 %"), (1.124, "+12 %"), (1.0, "+0 %")])
+def test_a_change_has_its_sign(ratio: float, text: str) -> None:
+    assert units.change(ratio) == text

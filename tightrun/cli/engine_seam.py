@@ -9,6 +9,7 @@ from typing import Protocol
 from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
+from tightrun.policies.measured import Comparison
 
 
 class RefusedError(ValueError):
@@ -36,13 +37,16 @@ class Snapshot(Protocol):
     def cpu_bytes(self) -> int: ...
     @property
     def cpu_budget(self) -> int: ...
+    @property
+    def planned_output_tokens_per_s(self) -> float: ...
 
 
 class Figures(Protocol):
     """What the engine measured over the whole run; peaks in bytes.
 
     The rates of the links are over the time of the passes, `idle_s` is the part of it in which
-    the device waited. `recompute_ratio` is the recomputed share of the context off the device.
+    the device waited. `recompute_ratio` is the recomputed share of the context off the device,
+    `comparison` the run against its plan.
     """
 
     @property
@@ -67,6 +71,8 @@ class Figures(Protocol):
     def recompute_ratio(self) -> float: ...
     @property
     def recompute_form(self) -> str: ...
+    @property
+    def comparison(self) -> Comparison: ...
 
 
 class Engine(Protocol):

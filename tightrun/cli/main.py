@@ -172,12 +172,11 @@ def _status(out: options.OutputArgument, as_json: options.AsJson = False) -> Non
 
 @app.command("report")
 def _report(out: options.OutputArgument) -> None:
-    """Print the summary of the last run again."""
-    from tightrun.cli.report import latest_summary, read_place
-    from tightrun.cli.view_plain import closing_text
+    """Print the summary of the last run again, and each resource against the plan."""
+    from tightrun.cli.report import read_place, report_text
 
     place, _ = read_place(out)
-    typer.echo(closing_text(latest_summary(place)).lstrip("\n"))
+    typer.echo(report_text(place))
 
 
 @app.command("doctor")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tightrun.cli.engine_seam import Engine
 from tightrun.cli.exit_codes import ExitCode
@@ -43,6 +43,14 @@ def summarise(
     """The summary of a run whose generation has ended and whose output is sealed."""
     tally, figures, now = generation.tally, engine.summary(), engine.snapshot()
     code = _exit_code(generation, stop, allowed)
+    comparison = figures.comparison
+    if generation.complete and generation.seconds:
+        # Of a whole run, the speed that the summary tells: the waiting between passes is in it.
+        tokens_per_s = tally.output_tokens / generation.seconds
+        measured = replace(
+            comparison.measured, seconds=generation.seconds, output_tokens_per_s=tokens_per_s
+        )
+        comparison = replace(comparison, measured=measured)
     stopped = code in (ExitCode.STOPPED, ExitCode.TOO_MANY_FAILED)
     return Summary(
         exit_code=int(code),
@@ -70,6 +78,7 @@ def summarise(
         idle_s=figures.idle_s,
         recompute_ratio=figures.recompute_ratio,
         recompute_form=figures.recompute_form,
+        comparison=comparison,
         accuracy=generation.marking.result(),
     )
 
@@ -89,7 +98,7 @@ def stopped_before(stop: Stop, place: OutputPlace, rows: int, span: Span) -> Sum
 
 
 def run_record(summary: Summary, run: int, started: str) -> RunRecord:
-    """The row of the report table. `planned_output_tokens_per_s` is 0: nothing is planned yet."""
+    """The row of the report table."""
     return RunRecord(
         run=run,
         started=started,
@@ -101,7 +110,7 @@ def run_record(summary: Summary, run: int, started: str) -> RunRecord:
         output_tokens=summary.output_tokens,
         seconds=summary.seconds,
         output_tokens_per_s=summary.output_tokens_per_s,
-        planned_output_tokens_per_s=0.0,
+        planned_output_tokens_per_s=summary.comparison.planned.output_tokens_per_s,
         binding=summary.binding,
         bound_share=summary.bound_share,
         h2d_bytes_per_s=summary.h2d_bytes_per_s,

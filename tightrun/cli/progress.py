@@ -19,7 +19,7 @@ class Progress:
     """A run at one moment. Rates are over the last minute; `eta_s` is None while unknown.
 
     `share` is the part of all the work that is done: of the time when that is known, else of
-    the rows.
+    the rows. `planned_output_tokens_per_s` is of the whole run, 0.0 where nothing was planned.
     """
 
     rows: int
@@ -37,6 +37,7 @@ class Progress:
     cpu_budget: int = 0
     share: float = 0.0
     eta_s: float | None = None
+    planned_output_tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Meter:
             cpu_budget=engine.cpu_budget,
             share=self._share,
             eta_s=eta_s,
+            planned_output_tokens_per_s=engine.planned_output_tokens_per_s,
         )
 
     def _eta_s(self, elapsed_s: float, rows: int, counts: Tally, engine: Snapshot) -> float | None:

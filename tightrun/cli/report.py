@@ -9,10 +9,13 @@ from typing import Any
 import orjson
 
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.plan_lines import resource_lines
 from tightrun.cli.summary import Accuracy, Summary, short_path
+from tightrun.cli.view_plain import closing_text
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.outputs import OutputError, OutputPlace
 from tightrun.io.reports import read_runs
+from tightrun.policies.measured import Comparison
 
 SUMMARY_EVENT = "summary"
 
@@ -30,6 +33,13 @@ def read_place(out: Path) -> tuple[OutputPlace, Manifest]:
             "name the output.path of the job"
         )
     return place, manifest
+
+
+def report_text(place: OutputPlace) -> str:
+    """The closing summary of the last run, and each of its resources against the plan."""
+    summary = latest_summary(place)
+    table = [f"  {line}" for line in resource_lines(summary.comparison)]
+    return "\n".join([closing_text(summary).lstrip("\n"), *([""] if table else []), *table])
 
 
 def latest_summary(place: OutputPlace) -> Summary:
@@ -50,7 +60,7 @@ def latest_summary(place: OutputPlace) -> Summary:
         )
     record = runs[-1]
     event = _summary_event(place, record.run)
-    accuracy = event.get("accuracy")
+    accuracy, compared = event.get("accuracy"), event.get("comparison")
     return Summary(
         exit_code=record.exit_code,
         outcome=event.get("outcome", manifest.state),
@@ -77,6 +87,7 @@ def latest_summary(place: OutputPlace) -> Summary:
         idle_s=record.idle_s,
         recompute_ratio=event.get("recompute_ratio", 0.0),
         recompute_form=event.get("recompute_form", ""),
+        comparison=Comparison.of(compared) if compared else Comparison(),
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
     )
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from tightrun.cli import units
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.plan_lines import plan_lines
+from tightrun.policies.explain import explain
+from tightrun.policies.measured import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Summary:
 
     `errors` counts failed rows by code, and `examples` has one row of each. The rates of the links
     are means over the passes, `recompute_ratio` is the recomputed share of the context that was
-    off the device.
+    off the device, `comparison` is the run against its plan.
     """
 
     exit_code: int
@@ -58,7 +61,13 @@ class Summary:
     idle_s: float = 0.0
     recompute_ratio: float = 0.0
     recompute_form: str = ""
+    comparison: Comparison = field(default_factory=Comparison)
     accuracy: Accuracy | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every row came to its end."""
+        return self.done == self.rows
 
     @property
     def good(self) -> int:
@@ -74,11 +83,14 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Everything in the summary as plain JSON values."""
-        derived = {
+        derived: dict[str, Any] = {
             "good": self.good,
             "input_tokens_per_s": self.input_tokens_per_s,
             "output_tokens_per_s": self.output_tokens_per_s,
         }
+        explained = explain(self.comparison, whole=self.whole)
+        if explained is not None:
+            derived["explanation"] = asdict(explained)
         if self.accuracy is not None:
             derived["accuracy_share"] = self.accuracy.share
         return {**asdict(self), **derived}
@@ -87,9 +99,11 @@ class Summary:
 def closing_lines(summary: Summary) -> list[tuple[str, str]]:
     """The closing summary as (label, text); what was not measured has no line."""
     rows = [("rows", _rows(summary)), *(("", line) for line in error_lines(summary))]
+    against_plan = plan_lines(summary.comparison, whole=summary.whole)
     work = [
         ("tokens", _tokens(summary)),
         ("speed", _speed(summary)),
+        *((("plan" if n == 0 else ""), line) for n, line in enumerate(against_plan)),
         ("links", _links(summary)),
         ("context", _context(summary)),
         ("bound", _bound(summary)),
@@ -206,7 +220,7 @@ def _accuracy(summary: Summary) -> str:
 
 
 def _kept(summary: Summary) -> str:
-    if summary.done == summary.rows:
+    if summary.whole:
         return ""
     if not summary.done:
         return "no row was finished; run the job again"

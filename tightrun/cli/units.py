@@ -38,10 +38,19 @@ def size_of(part: float, whole: float) -> str:
     return f"{_digits(part / scale, unit)} of {_digits(whole / scale, unit)} {unit}"
 
 
+def tokens(tokens_per_s: float) -> str:
+    """The number of a rate: 3,412; a slow one keeps a decimal: 2.4."""
+    return f"{tokens_per_s:.1f}" if 0 < tokens_per_s < 10 else count(tokens_per_s)
+
+
 def rate(tokens_per_s: float) -> str:
-    """Tokens per second: 3,412 tok/s; a slow one keeps a decimal: 2.4 tok/s."""
-    number = f"{tokens_per_s:.1f}" if 0 < tokens_per_s < 10 else count(tokens_per_s)
-    return f"{number} tok/s"
+    """Tokens per second: 3,412 tok/s, 2.4 tok/s."""
+    return f"{tokens(tokens_per_s)} tok/s"
+
+
+def change(ratio: float) -> str:
+    """How much more or less, from a ratio: +12 %, -3 %, +0 %."""
+    return f"{100 * (ratio - 1):+.0f} %"
 
 
 def bandwidth(bytes_per_s: float) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TextIO
 
 from tightrun.cli import units
+from tightrun.cli.plan_lines import now_against_plan
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary, closing_lines, headline
 
@@ -90,6 +91,7 @@ def progress_line(progress: Progress) -> str:
         f"{units.count(progress.failed)} failed" if progress.failed else "",
         f"{units.rate(progress.input_tokens_per_s)} in",
         f"{units.rate(progress.output_tokens_per_s)} out",
+        now_against_plan(progress),
         *memory_parts(progress),
         time_left(progress),
     ]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tightrun.cli import units
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.plan_lines import now_against_plan
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary, closing_lines, headline
 from tightrun.cli.view_plain import memory_parts, time_left
@@ -145,10 +146,11 @@ class RichView:
             f"{units.rate(progress.input_tokens_per_s)} in",
             f"{units.rate(progress.output_tokens_per_s)} out",
             f"{units.count(progress.running)} running",
+            now_against_plan(progress),
         ]
         state = Text(self._dot.join([*memory_parts(progress), ""]), style="dim")
         state.append(f"{units.count(progress.failed)} failed", "red" if progress.failed else "dim")
         left = time_left(progress)
         if left:
             state.append(self._dot + left, style="default")
-        return Group(bar, Text(self._dot.join(speed)), state)
+        return Group(bar, Text(self._dot.join(filter(None, speed))), state)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tightrun.policies.corrections import Correction, Corrections
-from tightrun.policies.cost import PassBound
+from tightrun.policies.cost import PassBound, seconds_on
 from tightrun.policies.forms import Form, recipe_of
 from tightrun.policies.hardware import Rates
 from tightrun.policies.loads import BatchLoad, PassLoad, PassMeasured
@@ -82,6 +82,7 @@ class Distributor:
         self.corrections = Corrections(
             compute=Correction(compute_factor), prefill=Correction(compute_factor)
         )
+        self._compute_factor = compute_factor
         self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
         self._ratio = 0.0
         self._calls_for_less = 0
@@ -113,13 +114,25 @@ class Distributor:
             return self.forced
         return sum(self._best(load)) / load.offloaded_tokens
 
-    def learn(self, measured: PassMeasured) -> None:
-        """Take in what the pass decided last has really taken."""
+    def learn(self, measured: PassMeasured) -> PassBound:
+        """Take in what the pass decided last has really taken.
+
+        Returns what it would have taken by what was known before the run: the seconds of its
+        computing, and of the bytes it really moved.
+        """
         assert self._last is not None, "a pass is learnt from after it was decided"
         load, decided = self._last
         recomputed = decided if measured.recomputed is None else measured.recomputed
         predicted = self.times.of_pass(load, recomputed, self._ratio)
-        self.corrections.learn(predicted, self.times.rates, measured, prefills=_prefills(load))
+        rates, m = self.times.rates, measured
+        self.corrections.learn(predicted, rates, m, prefills=_prefills(load))
+        return PassBound(
+            self._compute_factor * predicted.compute_s,
+            0.0,
+            seconds_on(m.link_in_bytes, rates.h2d_bytes_per_s),
+            seconds_on(m.link_out_bytes, rates.d2h_bytes_per_s),
+            seconds_on(m.disk_bytes, rates.disk_bytes_per_s),
+        )
 
     def _wanted(self, load: PassLoad) -> Split:
         """Where every batch should be; keeps the ratio where another gains too little."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass, field, fields
 
-from tightrun.policies.cost import PassBound, PassWork, pass_flops
-from tightrun.policies.shape import ModelShape
+from tightrun.policies.cost import PassBound
+from tightrun.policies.measured import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class EngineSnapshot:
     gpu_budget: int
     cpu_bytes: int
     cpu_budget: int
+    planned_output_tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class EngineSummary:
     disk_bytes_per_s: float = 0.0
     recompute_ratio: float = 0.0
     recompute_form: str = ""
+    comparison: Comparison = field(default_factory=Comparison)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,11 @@ class Accounts:
     recomputed_tokens: int = 0
     binding_s: dict[str, float] = field(default_factory=dict)
 
-    def add(
-        self,
-        shape: ModelShape,
-        works: list[PassWork],
-        bound: PassBound,
-        elapsed_s: float,
-        traffic: Traffic,
-    ) -> None:
-        """Enter one pass: the work of its batches, its bound, the time it took, what it moved."""
+    def add(self, flops: float, bound: PassBound, elapsed_s: float, traffic: Traffic) -> None:
+        """Enter one pass: its FLOPs, its bound, the time it took, what it moved."""
         self.passes += 1
         self.seconds += elapsed_s
-        self.flops += sum(pass_flops(shape, w) for w in works)
+        self.flops += flops
         self.bound_s += bound.bound_s
         self.binding_s[bound.binding] = self.binding_s.get(bound.binding, 0) + bound.bound_s
         self.idle_s += max(0.0, elapsed_s - traffic.computing_s)

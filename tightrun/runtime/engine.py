@@ -11,7 +11,8 @@ import psutil
 import torch
 
 from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
-from tightrun.policies.cost import bound_of_block
+from tightrun.policies.cost import bound_of_block, pass_flops
+from tightrun.policies.measured import Comparison
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
     Accounts,
@@ -28,7 +29,7 @@ from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.going_on import Known, drawn_since
 from tightrun.runtime.kernel_choice import is_token_major
 from tightrun.runtime.kv_cache import KVCache, Rooms
-from tightrun.runtime.loaded_model import LoadedModel, Notify
+from tightrun.runtime.loaded_model import LoadedModel, Notify, workload
 from tightrun.runtime.loading import load
 from tightrun.runtime.loop import LOOPS
 from tightrun.runtime.model import ModelRefusedError
@@ -36,6 +37,7 @@ from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_meter import PassMeter, step_of
 from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
 from tightrun.runtime.pass_run import PassRunner
+from tightrun.runtime.plan_watch import PassDone, PlanWatch, expected_of
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.scheduler import Scheduler
@@ -122,6 +124,12 @@ class Engine:
             LOOPS[options.policy], self._scheduler, self._planner, self._stages, self._weights
         )
         self._meter = PassMeter(loaded.accelerator, self._weights, self._links)
+        self._watch = PlanWatch(
+            expected_of(plan, loaded.predicted, workload(options)),
+            loaded.rates,
+            self._scheduler.lengths,
+            self._distributor.corrections,
+        )
 
     @classmethod
     def load(cls, options: EngineOptions, notify: Notify) -> Engine:
@@ -222,6 +230,7 @@ class Engine:
             gpu_budget=memory.budget if on_gpu or on_device else 0,
             cpu_bytes=psutil.Process().memory_info().rss,
             cpu_budget=self._loaded.hardware.host_memory.bytes,
+            planned_output_tokens_per_s=self._watch.expected.pace.output_tokens_per_s,
         )
 
     def summary(self) -> EngineSummary:
@@ -246,6 +255,7 @@ class Engine:
             disk_bytes_per_s=a.disk_bytes / a.seconds if a.seconds else 0.0,
             recompute_ratio=a.recomputed_tokens / max(1, a.offloaded_tokens),
             recompute_form=self._distributor.form if a.recomputed_tokens else "",
+            comparison=self._compared(),
         )
 
     def describe(self) -> list[str]:
@@ -266,6 +276,10 @@ class Engine:
         self._loaded.close()
         self._cache.layers.clear()
         self._loaded.cut.layers.clear()
+
+    def _compared(self) -> Comparison:
+        mean_prompt = self._scheduler.prompt_tokens / max(1, self._scheduler.prompts)
+        return self._watch.compared(self._accounts.output_tokens, mean_prompt)
 
     def _peak_gpu_bytes(self) -> int:
         if self.device.type == "cuda":
@@ -332,7 +346,8 @@ class Engine:
     ) -> None:
         elapsed = self._loaded.accelerator.now() - started
         traffic = self._meter.read()
-        self._distributor.learn(self._meter.measured(planned, elapsed, traffic))
+        measured = self._meter.measured(planned, elapsed, traffic)
+        as_planned = self._distributor.learn(measured)
         works = [b.work() for b in planned.batches]
         works[0] = replace(
             works[0],
@@ -343,24 +358,28 @@ class Engine:
         )
         bound = bound_of_block(self.shape, self._loaded.rates, works)
         accounts = self._accounts
-        accounts.add(self.shape, works, bound, elapsed, traffic)
+        flops = sum(pass_flops(self.shape, work) for work in works)
+        accounts.add(flops, bound, elapsed, traffic)
         accounts.offloaded_tokens += planned.offloaded_tokens
         accounts.recomputed_tokens += planned.recomputed_tokens
         accounts.output_tokens += drawn
         # A preempted sequence computes its own output again: only prompts count as prompt tokens.
         accounts.prompt_tokens = self._scheduler.prompt_tokens
         accounts.shared_tokens = self._scheduler.shared_tokens
-        on_step(
-            step_of(
-                accounts.passes,
-                block,
-                planned,
-                traffic,
-                started_s=started - self._meter.began_s,
-                elapsed_s=elapsed,
-                bound_s=bound.bound_s,
-            )
+        step = step_of(
+            accounts.passes,
+            block,
+            planned,
+            traffic,
+            started_s=started - self._meter.began_s,
+            elapsed_s=elapsed,
+            bound_s=bound.bound_s,
         )
+        self._watch.add(PassDone(as_planned, measured, bound, flops, step))
+        on_step(step)
+        note = self._watch.note(self._compared)
+        if note is not None:
+            self._on_note(note)
 
 
 def _unheard(note: RunNote) -> None:

@@ -11,7 +11,7 @@ import torch
 from tightrun.policies.forms import Form
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.kv import Distributor
-from tightrun.policies.plan import Plan, Workload
+from tightrun.policies.plan import Plan, Predicted, Workload
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.device import Device
@@ -49,6 +49,7 @@ class LoadedModel:
     projection: Projection | None = None
     form: Form = "none"
     compute_factor: float = 1.0
+    predicted: Predicted | None = None
     skeleton: Skeleton | None = None
     spilled: TemporaryDirectory[str] | None = None
 

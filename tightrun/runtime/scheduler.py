@@ -62,6 +62,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self.prompts = 0
         self.prompt_tokens = 0
         self.shared_tokens = 0
 
@@ -193,6 +194,7 @@ class Scheduler:
             if shared:
                 self.cache.adopt(sequence, donor, shared)
             if sequence.output_tokens == 0 and sequence.sample == 0 and not sequence.started:
+                self.prompts += 1
                 self.prompt_tokens += sequence.prompt_tokens
                 self.shared_tokens += sequence.computed
             sequence.started = True

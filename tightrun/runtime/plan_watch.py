@@ -1,0 +1,145 @@
+"""Compares a run with its plan as it goes, and says once what is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tightrun.core import RunNote, StepRecord
+from tightrun.policies.admission import OutputLengths
+from tightrun.policies.corrections import Corrections
+from tightrun.policies.cost import PassBound
+from tightrun.policies.explain import explain, is_warm
+from tightrun.policies.hardware import Rates
+from tightrun.policies.loads import PassMeasured
+from tightrun.policies.measured import Assumed, Comparison, Measurements, Pace
+from tightrun.policies.plan import Plan, Predicted, Workload
+
+GAP_EVENT = "off_plan"
+# Passes in which the same cause must stand: the first ones are not like those that follow.
+PATIENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a plan promised, and the lengths it reckoned with: tokens of a mean prompt and of a
+    mean output (0.0 where it knew none), sequences together, and sequences in all if known."""
+
+    pace: Pace
+    prompt: float
+    output: float
+    together: float
+    sequences: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PassDone:
+    """A pass as the comparison needs it: its times by what was known before the run, as measured,
+    and by the bound; its FLOPs, and its row of the report."""
+
+    planned: PassBound
+    measured: PassMeasured
+    bound: PassBound
+    flops: float
+    step: StepRecord
+
+
+def expected_of(plan: Plan, predicted: Predicted | None, workload: Workload) -> Expected:
+    """What the plan of a job promised."""
+    rows = workload.rows
+    total = None if rows is None else rows * workload.samples
+    pace = Pace(output_tokens_per_s=plan.predicted_tokens_per_s)
+    if predicted is not None:
+        pace = Pace(
+            predicted.seconds,
+            predicted.prefill_tokens_per_s,
+            predicted.decode_tokens_per_s,
+            predicted.output_tokens_per_s,
+        )
+    prompts = workload.prompts
+    return Expected(
+        pace,
+        prompt=sum(prompts) / len(prompts) if prompts else 0.0,
+        output=float(workload.typical_output or 0),
+        together=float(plan.sequences if total is None else min(total, plan.sequences)),
+        sequences=total,
+    )
+
+
+class PlanWatch:
+    """Takes in every pass. `lengths` and `corrections` are those that the run learns."""
+
+    def __init__(
+        self, expected: Expected, rates: Rates, lengths: OutputLengths, corrections: Corrections
+    ) -> None:
+        self.expected = expected
+        self._memory_bytes_per_s = rates.memory_bytes_per_s
+        self._lengths, self._corrections = lengths, corrections
+        self._measured = Measurements()
+        self._prefill_s = 0.0
+        self._prefill_tokens = self._decode_tokens = self._sequences = 0
+        self._cause = ""
+        self._in_a_row = 0
+        self._told = False
+
+    def add(self, done: PassDone) -> None:
+        """Enter a pass; prefill and decode share its time by their rows, as when it is planned."""
+        memory_s, step = done.bound.memory_s, done.step
+        self._measured.add(
+            done.planned,
+            done.measured,
+            flops=done.flops,
+            memory_s=memory_s,
+            memory_bytes=memory_s * self._memory_bytes_per_s,
+        )
+        rows = max(1, step.prefill_tokens + step.decode_tokens)
+        self._prefill_s += step.elapsed_s * step.prefill_tokens / rows
+        self._prefill_tokens += step.prefill_tokens
+        self._decode_tokens += step.decode_tokens
+        self._sequences += step.sequences
+
+    def compared(self, output_tokens: int, mean_prompt: float) -> Comparison:
+        """The run so far against the plan; `output_tokens` are those that were drawn,
+        `mean_prompt` tokens of the prompts that have started."""
+        run, lengths = self._measured, self._lengths
+        decode_s = run.elapsed_s - self._prefill_s
+        return Comparison(
+            planned=self.expected.pace,
+            measured=Pace(
+                seconds=run.elapsed_s,
+                prefill_tokens_per_s=_per_s(self._prefill_tokens, self._prefill_s),
+                decode_tokens_per_s=_per_s(self._decode_tokens, decode_s),
+                output_tokens_per_s=_per_s(output_tokens, run.elapsed_s),
+            ),
+            passes=run.passes,
+            passes_planned_s=run.planned_s,
+            passes_s=run.elapsed_s,
+            resources=tuple(run.used(self._corrections)),
+            output=Assumed(self.expected.output, _per_s(lengths.tokens, lengths.finished)),
+            prompt=Assumed(self.expected.prompt, mean_prompt),
+            together=Assumed(self.expected.together, _per_s(self._sequences, run.passes)),
+        )
+
+    def note(self, compared: Callable[[], Comparison]) -> RunNote | None:
+        """What is to be said of a gap between plan and run, to be asked after every pass.
+
+        Said once: after the warm-up, and when the same cause has stood for PATIENCE passes.
+        """
+        total = self.expected.sequences
+        share = self._lengths.finished / total if total else 0.0
+        if self._told or not is_warm(self._measured.passes, share):
+            return None
+        run = compared()
+        explained = explain(run, whole=False)
+        cause = "" if explained is None else explained.cause
+        self._in_a_row = self._in_a_row + 1 if cause == self._cause else 1
+        self._cause = cause
+        if explained is None or self._in_a_row < PATIENCE:
+            return None
+        self._told = True
+        figures = {"gap": explained.gap, "cause": cause, "comparison": run.as_json()}
+        return RunNote(GAP_EVENT, explained.text, figures)
+
+
+def _per_s(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds > 0 else 0.0
