@@ -13,6 +13,7 @@ from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.kv import Distributor
 from tightrun.policies.plan import Plan, Predicted, Workload
 from tightrun.policies.shape import ModelShape
+from tightrun.policies.workload import workload_of
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.device import Device
 from tightrun.runtime.model import CutModel
@@ -90,8 +91,11 @@ def load_tokenizer(options: EngineOptions) -> Tokenizer:
 
 
 def workload(options: EngineOptions) -> Workload:
-    longest = None
-    if options.prompt_bytes is not None:
-        # A token stands for a byte at least; templates and special tokens add some.
-        longest = options.prompt_bytes + 1024 + options.max_tokens
-    return Workload(options.rows, options.sampling_n, longest)
+    return workload_of(
+        rows=options.rows,
+        samples=options.sampling_n,
+        max_tokens=options.max_tokens,
+        prompt_bytes=options.prompt_bytes,
+        prompts=options.prompts,
+        expected_output=options.expected_output,
+    )

@@ -1,0 +1,97 @@
+"""A model's chat template rendered without transformers, to see what it adds to a prompt.
+
+Only for counting: what a run sends to the model is rendered by transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class ChatText:
+    """A chat template from the tokenizer's config. Raises ValueError if it does not compile."""
+
+    def __init__(self, template: str, config: Mapping[str, Any]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+        try:
+            self._template = environment.from_string(template)
+        except TemplateError as error:
+            raise ValueError(f"the chat template does not compile: {error}") from error
+        self._tokens = {
+            name: token for name in SPECIAL_TOKENS if (token := _token(config.get(name)))
+        }
+
+    def render(self, messages: Messages) -> str:
+        """The text of a chat, up to where the model begins. Raises ValueError if it is refused."""
+        try:
+            return self._template.render(
+                messages=list(messages), add_generation_prompt=True, **self._tokens
+            )
+        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError,
+                RecursionError) as error:  # fmt: skip
+            raise ValueError(f"the chat template refuses: {error}") from error
+
+
+def template_in(config: Mapping[str, Any]) -> str | None:
+    """The chat template that stands in a tokenizer's config; of several the one named default."""
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        named = {each.get("name"): each.get("template") for each in found}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what a model wrote in training; here it is only text."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _token(value: Any) -> str | None:
+    content = value.get("content") if isinstance(value, Mapping) else value
+    return content if isinstance(content, str) else None
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # jinja's own escapes what HTML needs.
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
