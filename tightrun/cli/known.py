@@ -21,6 +21,7 @@ from tightrun.io.durable import Disk
 from tightrun.io.job import Job, Machine
 from tightrun.policies.known_json import known_from_json, known_to_json
 from tightrun.policies.profile import Known
+from tightrun.runtime.system import System
 
 Notify = Callable[[str], None]
 
@@ -45,7 +46,7 @@ def known_path(job: Job) -> Path:
     Raises RefusedError if there is no such model.
     """
     machine = job.hardware.model_dump_json() if isinstance(job.hardware, Machine) else job.hardware
-    lines = [*model_identity(job.model), job.model.dtype, machine, *fingerprint(os.environ)]
+    lines = [*model_identity(job.model), job.model.dtype, machine, *fingerprint(System())]
     key = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
     return cache_folder(os.environ) / "known" / f"{key}.json"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from tightrun.runtime.nvidia import visible_gpus
+from tightrun.runtime.processors import usable_processors
+from tightrun.runtime.system import System
 
 # Versions of what computes, and of what says how to.
 MEASURED_WITH = ("tightrun", "torch", "transformers", "huggingface_hub")
@@ -14,16 +18,15 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def fingerprint(environment: Mapping[str, str], cpuinfo: Path = CPUINFO) -> list[str]:
+def fingerprint(system: System, cpuinfo: Path = CPUINFO) -> list[str]:
     """Lines that stay the same from boot to boot, and change with processor, GPUs, driver, kernel,
     the processors that may be used, and the versions of what computes."""
-    gpus, driver = driver_gpus()
     return [
         *processor(cpuinfo),
-        f"processors {sorted(os.sched_getaffinity(0))}",
+        f"processors {usable_processors(system.affinity(), system.root).count}",
         f"kernel {platform.release()}",
-        f"gpus {gpus} driver {driver}",
-        *(f"{name} {environment.get(name)}" for name in THREADS),
+        f"gpus {gpus(system.environment, system.nvml())}",
+        *(f"{name} {system.environment.get(name)}" for name in THREADS),
         *(f"{name} {_version(name)}" for name in MEASURED_WITH),
     ]
 
@@ -39,20 +42,17 @@ def processor(cpuinfo: Path = CPUINFO) -> tuple[str, str]:
     return name, next((v for k, v in fields if k in ("flags", "Features")), "")
 
 
-def driver_gpus() -> tuple[list[str], str]:
-    """Names of the GPUs that the NVIDIA driver knows, and its version; none without a driver."""
-    import pynvml
-
+def gpus(environment: Mapping[str, str], nvml: Any) -> str:
+    """Names of the GPUs that CUDA will see, and the driver's version; empty without a driver."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return [], ""
+        names = [gpu.name for gpu in visible_gpus(environment, nvml)]
+        nvml.nvmlInit()
+    except (ValueError, nvml.NVMLError):
+        return ""
     try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-        return names, str(pynvml.nvmlSystemGetDriverVersion())
+        return f"{names} {nvml.nvmlSystemGetDriverVersion()}"
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
 def _version(package: str) -> str | None:
