@@ -8,11 +8,11 @@ from tightrun.policies.workload import TEMPLATE_TOKENS, workload_of
 
 def test_the_longest_sequence_has_a_token_for_each_byte_and_all_it_may_write() -> None:
     found = workload_of(rows=5, samples=2, max_tokens=7, prompt_bytes=100)
-    assert found == Workload(5, 2, 100 + TEMPLATE_TOKENS + 7)
+    assert found == Workload(5, 2, 100 + TEMPLATE_TOKENS + 7, most_output=7)
 
 
 def test_nothing_is_said_of_the_longest_where_it_is_not_known() -> None:
-    assert workload_of(rows=None, samples=1, max_tokens=7) == Workload(None, 1, None)
+    assert workload_of(rows=None, samples=1, max_tokens=7) == Workload(most_output=7)
 
 
 def test_a_typical_sequence_is_a_mean_prompt_and_all_it_may_write() -> None:

@@ -194,5 +194,5 @@ def test_layers_the_host_has_no_room_for_need_the_disk_to_be_allowed(
     oracle: Oracle, word_tokenizer: Path
 ) -> None:
     host = 700 * KIB  # the KV of a sequence and two staging slots
-    with pytest.raises(DoesNotFitError, match=r"limits\.disk is 0"):
+    with pytest.raises(DoesNotFitError, match=r"Allow the disk \(limits\.disk\)"):
         loaded(oracle, word_tokenizer, 700 * KIB, cpu_memory=host, disk=0)

@@ -54,14 +54,29 @@ class _Case:
     asked: PolicyAsked
     context: int | None
 
-    def plan(self) -> JobPlan:
+    def plan(self, simulated: int) -> JobPlan:
+        """The plan; see plan_job for `simulated`."""
         return plan_job(
-            self.profile, self.hardware, self.rates, self.workload, self.asked, self.context
+            self.profile,
+            self.hardware,
+            self.rates,
+            self.workload,
+            self.asked,
+            self.context,
+            simulated,
         )
+
+    def output_tokens_per_s(self) -> float:
+        """Output tokens/s of the job; 0.0 if it does not fit."""
+        try:
+            predicted = self.plan(simulated=1).predicted
+        except DoesNotFitError:
+            return 0.0
+        return predicted.output_tokens_per_s if predicted else 0.0
 
     def fits(self) -> bool:
         try:
-            self.plan()
+            self.plan(simulated=0)
         except DoesNotFitError:
             return False
         return True
@@ -89,13 +104,11 @@ def what_would_help(job_plan: JobPlan, context: int | None = None) -> tuple[Advi
     """Changes that would make the job faster, the best first; none that gains next to nothing."""
     p = job_plan
     case = _Case(p.profile, p.hardware, p.rates, p.workload, p.asked, context)
-    now = _output_tokens_per_s(job_plan)
+    # Both sides are planned in the same quick way, so that only the change makes a difference.
+    now = case.output_tokens_per_s()
     found = []
     for key, text, changed in _changes(case):
-        try:
-            then = _output_tokens_per_s(changed.plan())
-        except DoesNotFitError:
-            continue
+        then = changed.output_tokens_per_s()
         if now > 0 and then / now - 1 >= LEAST_GAIN:
             found.append(Advice(key, text, then, then / now - 1))
     return tuple(sorted(found, key=lambda advice: -advice.gain))
@@ -111,12 +124,8 @@ def nearest_that_fit(
 ) -> tuple[Setting, ...]:
     """Up to three settings with which a job fits that does not, each tried by planning with it."""
     case = _Case(profile, hardware, rates, workload, asked, context)
-    found = (_shorter(case), _more_host(case), _more_device(case))
+    found = (_with_disk(case), _shorter(case), _more_host(case), _more_device(case))
     return tuple(setting for setting in found if setting is not None)[:3]
-
-
-def _output_tokens_per_s(job_plan: JobPlan) -> float:
-    return job_plan.predicted.output_tokens_per_s if job_plan.predicted else 0.0
 
 
 def _changes(case: _Case) -> Iterator[tuple[str, str, _Case]]:
@@ -154,6 +163,14 @@ def _least(fits: Callable[[int], bool], low: int, high: int, step: int) -> int |
         else:
             a = middle
     return b * step
+
+
+def _with_disk(case: _Case) -> Setting | None:
+    """The disk, where a person has forbidden it."""
+    allowed = replace(case, asked=replace(case.asked, disk=True))
+    if case.asked.disk or not allowed.fits():
+        return None
+    return Setting("limits.disk", "auto", "with layers read from the disk in every pass it fits")
 
 
 def _shorter(case: _Case) -> Setting | None:

@@ -53,7 +53,8 @@ class Distributor:
 
     `activation_bytes` and `projection_flops_per_token` are of one token over all layers.
     `most_rows` is the width of a batch's workspace, which replayed tokens share (0: no end).
-    `compute_factor` is how much longer a layer takes than its products, as known before the run.
+    `compute_factor` is how much longer a layer takes than its products, as known before the run;
+    rates that say what the work itself takes need none.
     """
 
     def __init__(
@@ -79,9 +80,8 @@ class Distributor:
         self.form: Form = "none" if forced == 0 else form
         self.forced = forced
         self.times = PassTimes(shape, rates, self.form, recipe)
-        self.corrections = Corrections(
-            compute=Correction(compute_factor), prefill=Correction(compute_factor)
-        )
+        factor = compute_factor if rates.work is None else 1.0
+        self.corrections = Corrections(compute=Correction(factor), prefill=Correction(factor))
         self._compute_factor = compute_factor
         self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
         self._ratio = 0.0

@@ -12,10 +12,13 @@ def refusal(search: Search, device: Budget, host: Budget) -> str:
     sums = search.sums
     blocks = search.wanted.least
     least = Division(0, 1, 1, 1, 1)
+    from_disk = sums.layers if search.wanted.disk else 0
     if sums.one_memory:
-        least = least._replace(kv_blocks=blocks, disk=sums.layers)
+        least = least._replace(kv_blocks=blocks, disk=from_disk)
+        if not from_disk:
+            least = least._replace(resident=sums.layers)
     else:
-        least = least._replace(workspace_blocks=blocks, host_blocks=blocks, disk=sums.layers)
+        least = least._replace(workspace_blocks=blocks, host_blocks=blocks, disk=from_disk)
     whole = least._replace(resident=sums.layers, disk=0)
     if sum(sums.device(whole).values()) < sum(sums.device(least).values()):
         least = whole
@@ -25,14 +28,19 @@ def refusal(search: Search, device: Budget, host: Budget) -> str:
         slots = ""
         if least.resident < sums.layers and SLOTS * sums.weights.largest > device.bytes:
             slots = f" A layer must fit {SLOTS} times: one is computed with, the next arrives."
-        return (
-            f"does not fit: {_sum(on_device, device, tokens)}.{slots} "
-            "Raise limits.gpu_memory, lower limits.context, or use a smaller model."
-        )
+        memory = "limits.cpu_memory" if sums.one_memory else "limits.gpu_memory"
+        disk = sums.one_memory and not from_disk
+        return f"does not fit: {_sum(on_device, device, tokens)}.{slots} {_remedy(memory, disk)}"
     return (
         f"does not fit: {_sum(on_host, host, tokens)}. "
-        "Raise limits.cpu_memory, lower limits.context, or use a smaller model."
+        f"{_remedy('limits.cpu_memory', not from_disk)}"
     )
+
+
+def _remedy(memory: str, disk: bool) -> str:
+    """What to change; `disk` says that reading from the disk is not allowed, but would help."""
+    first = "Allow the disk (limits.disk), raise" if disk else "Raise"
+    return f"{first} {memory}, lower limits.context, or use a smaller model."
 
 
 def _sum(arenas: dict[str, int], budget: Budget, tokens: int) -> str:

@@ -21,7 +21,8 @@ class Wanted:
     """What a division has to hold: sequences in all, their blocks, and what a person has set.
 
     `typical`, `least` and `most` are blocks of one sequence: of a mean one, of one that must find
-    room, of the longest. `forced` is a recompute ratio in `form`.
+    room, of the longest. `forced` is a recompute ratio in `form`; with `disk`, layers may
+    come from there.
     """
 
     sequences: int
@@ -33,6 +34,7 @@ class Wanted:
     batches: int | None
     form: Form
     forced: float | None
+    disk: bool = True
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -180,11 +182,15 @@ class Search:
         """The division with what is not on the device in host memory, and the rest on the disk."""
         streamed = self.sums.layers - d.resident
         if self.sums.one_memory:
-            return None if d.workspace_blocks else d._replace(disk=streamed)
+            if d.workspace_blocks or (streamed and not self.wanted.disk):
+                return None
+            return d._replace(disk=streamed)
         d = d._replace(host_blocks=d.workspace_blocks)
         short = self._host_short(d)
         if short <= 0:
             return d
+        if not self.wanted.disk:
+            return None
         largest = self.sums.weights.largest
         first = -(-(short + STAGING_SLOTS * largest) // largest)
         for count in range(first, streamed + 1):

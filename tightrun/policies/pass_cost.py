@@ -1,8 +1,8 @@
-"""The seconds of a pass of a placed model, from the counts of its batches."""
+"""The seconds of a pass from the counts of its batches: what a search and a simulation ask."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.cost import seconds_on
 from tightrun.policies.forms import Form, Recipe
 from tightrun.policies.hardware import Rates
-from tightrun.policies.placement import Placement
 from tightrun.policies.row_times import product_times
 from tightrun.policies.schedule import BatchSeconds, Schedule, Streaming, elapsed_s
 from tightrun.policies.shape import ModelShape
 
-# Halvings of the recompute ratio: to a 4096th.
-HALVINGS = 12
+# Where the share of the context that is recomputed is narrowed down to this, it is found.
+NEAR = 2e-3
+STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,135 +58,165 @@ class PassSeconds(NamedTuple):
 
 
 class PassCost:
-    """Seconds of passes of one model, machine, placement and policy."""
+    """Seconds of the passes of one model on one machine, by one policy."""
 
-    def __init__(
-        self,
-        shape: ModelShape,
-        rates: Rates,
-        recipe: Recipe,
-        placement: Placement,
-        policy: Policy,
-    ) -> None:
-        self.placement = placement
+    def __init__(self, shape: ModelShape, rates: Rates, recipe: Recipe, policy: Policy) -> None:
         self.policy = policy
+        self.computing = ComputeTimes(shape, rates)
         self._rates = rates
-        self._computing = ComputeTimes(shape, rates)
-        self._kv_bytes = recipe.kv_bytes
+        self._layers = len(shape.layers)
         self._form: Form = "none" if policy.schedule != "adaptive" else policy.form
+        self._kv_bytes = recipe.kv_bytes
         self._saved_bytes = recipe.saved_bytes(self._form)
         self._projections = product_times(rates, recipe.flops(self._form))
-        p = placement
-        link_s = seconds_on(p.weight_bytes, rates.h2d_bytes_per_s)
-        disk_s = seconds_on(p.disk_bytes, rates.disk_bytes_per_s)
-        self._disk_s = disk_s
-        if p.one_memory:
+
+    def streaming(
+        self, streamed: int, weight_bytes: float, disk_bytes: float, slots: int, *, from_disk: bool
+    ) -> Streaming:
+        """What `streamed` layers of weights take of every pass; see `Placement`."""
+        link_s = seconds_on(weight_bytes, self._rates.h2d_bytes_per_s)
+        disk_s = seconds_on(disk_bytes, self._rates.disk_bytes_per_s)
+        if from_disk:
             link_s, disk_s = disk_s, 0.0
-        self._weights_s = link_s
-        self._streaming = Streaming(len(shape.layers), p.streamed, link_s, disk_s, p.slots - 1)
+        return Streaming(self._layers, streamed, link_s, disk_s, slots - 1, from_disk)
 
-    def of_pass(self, batches: Sequence[BatchCounts], written_ratio: float = 0.0) -> PassSeconds:
-        """A pass of these batches; a share `written_ratio` of its new tokens is written in the
-        recompute form."""
-        ratio = self.ratio_for(batches)
-        h2d, d2h = self._rates.h2d_bytes_per_s, self._rates.d2h_bytes_per_s
+    def of_pass(
+        self,
+        batches: Sequence[BatchCounts],
+        streaming: Streaming,
+        most_rows: int = 0,
+        written_ratio: float = 0.0,
+    ) -> PassSeconds:
+        """A pass of these batches, none of more than `most_rows` rows with what it replays (0: no
+        end); a share `written_ratio` of its new tokens is written in the recompute form."""
+        count = len(batches)
+        mean = BatchCounts(*(sum(column) / count for column in zip(*batches, strict=True)))
+        ratio = self._ratio(mean, count, streaming, most_rows)
         written_bytes = self._kv_bytes - written_ratio * self._saved_bytes
-        computing, seconds = self._computing, []
-        reading_s = bytes_in = bytes_out = 0.0
+        parts, reading_s = [], 0.0
         for batch in batches:
-            tokens = self._recomputed(batch, ratio)
-            layers_s, batch_reading_s = self._layers_s(batch, tokens)
-            fetched = self._fetched_bytes(batch, tokens)
-            stored = batch.written * written_bytes
-            reading_s += batch_reading_s
-            bytes_in += fetched
-            bytes_out += stored
-            seconds.append(
-                BatchSeconds(
-                    layers_s + computing.batch_s,
-                    computing.head_s(batch.logit_rows),
-                    seconds_on(fetched, h2d),
-                    seconds_on(stored, d2h),
-                )
-            )
-        times = 1
-        if self.policy.schedule == "sync":
-            times = len(batches)
-        bytes_in += times * self.placement.weight_bytes
-        both_ways_s = seconds_on(bytes_in + bytes_out, self._rates.duplex_bytes_per_s)
-        total_s = elapsed_s(
-            self.policy.schedule,
-            seconds,
-            self._streaming,
-            between_s=computing.pass_s,
-            both_ways_s=both_ways_s,
-            stores_beside=self.policy.stores_beside,
-        )
-        computing_s = sum(s.layers_s + s.head_s for s in seconds) + computing.pass_s
-        busy_s = (
-            computing_s - reading_s,
-            reading_s,
-            seconds_on(bytes_in, h2d),
-            seconds_on(bytes_out, d2h),
-            times * self._disk_s,
-        )
-        return PassSeconds(total_s, busy_s, ratio)
+            tokens = self._recomputed(batch, ratio, most_rows)
+            parts.append(self._batch(batch, tokens, written_bytes))
+            reading_s += self.computing.reading_s(batch.rows, batch.context)
+        times = len(batches) if self.policy.schedule == "sync" else 1
+        return self._whole(parts, reading_s, times, streaming, ratio)
 
-    def ratio_for(self, batches: Sequence[BatchCounts]) -> float:
+    def alike_s(
+        self, batch: BatchCounts, count: int, streaming: Streaming, most_rows: int
+    ) -> float:
+        """Seconds of a pass of `count` equal batches, of whose new tokens as large a share is
+        written in the recompute form as is recomputed."""
+        ratio = self._ratio(batch, count, streaming, most_rows)
+        written_bytes = self._kv_bytes - ratio * self._saved_bytes
+        part = self._batch(batch, self._recomputed(batch, ratio, most_rows), written_bytes)
+        return self._elapsed_s(
+            [part] * count,
+            streaming,
+            streaming.weights_s * (not streaming.from_disk) + count * part.fetch_s,
+            count * part.store_s,
+        )
+
+    def _ratio(self, mean: BatchCounts, count: int, streaming: Streaming, most_rows: int) -> float:
         """The share of the context off the device for which computing and link end together, by the
-        distributor's rule, found for the mean batch."""
-        offloaded = sum(batch.offloaded for batch in batches)
-        if self._form == "none" or not offloaded:
+        distributor's rule, for so many mean batches."""
+        if self._form == "none" or not mean.offloaded:
             return 0.0
         if self.policy.forced is not None:
             return self.policy.forced
-        count = len(batches)
-        mean = BatchCounts(*(sum(column) / count for column in zip(*batches, strict=True)))
-        if self._link_first(mean, count, 1.0):
-            return 1.0
-        low, high = 0.0, 1.0
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            if self._link_first(mean, count, middle):
-                low = middle
-            else:
-                high = middle
-        return low
 
-    def _link_first(self, mean: BatchCounts, count: int, ratio: float) -> bool:
-        """Whether the link is still the slower one when so much is recomputed."""
-        tokens = self._recomputed(mean, ratio)
-        computing, batch_s = self._computing, self._layers_s(mean, tokens)[0]
-        batch_s += computing.batch_s + computing.head_s(mean.logit_rows)
-        fetch_s = seconds_on(self._fetched_bytes(mean, tokens), self._rates.h2d_bytes_per_s)
-        link_s = self._weights_s + count * fetch_s
-        return link_s > count * batch_s + computing.pass_s
+        def over_s(ratio: float) -> float:
+            """Seconds by which the link is the slower one: less, the more is recomputed."""
+            part = self._batch(mean, self._recomputed(mean, ratio, most_rows), 0.0)
+            waits_s = streaming.weights_s + count * (part.fetch_s - part.layers_s - part.head_s)
+            return waits_s - self.computing.pass_s
 
-    def _recomputed(self, batch: BatchCounts, ratio: float) -> float:
+        return _crossing(over_s)
+
+    def _whole(
+        self,
+        parts: Sequence[BatchSeconds],
+        reading_s: float,
+        times: int,
+        streaming: Streaming,
+        ratio: float,
+    ) -> PassSeconds:
+        """The pass of these batches; weights cross `times` times."""
+        computing_s, in_s, out_s = self.computing.pass_s, 0.0, 0.0
+        for part in parts:
+            computing_s += part.layers_s + part.head_s
+            in_s += part.fetch_s
+            out_s += part.store_s
+        disk_s = times * streaming.disk_s
+        if streaming.from_disk:
+            disk_s = times * streaming.weights_s
+        else:
+            in_s += times * streaming.weights_s
+        total_s = self._elapsed_s(parts, streaming, in_s, out_s)
+        busy_s = (max(0.0, computing_s - reading_s), reading_s, in_s, out_s, disk_s)
+        return PassSeconds(total_s, busy_s, ratio)
+
+    def _elapsed_s(
+        self, parts: Sequence[BatchSeconds], streaming: Streaming, in_s: float, out_s: float
+    ) -> float:
+        """Seconds of the pass by its schedule; all that crosses the link takes `in_s`, `out_s`."""
+        rates = self._rates
+        both = in_s * rates.h2d_bytes_per_s + out_s * rates.d2h_bytes_per_s
+        return elapsed_s(
+            self.policy.schedule,
+            parts,
+            streaming,
+            between_s=self.computing.pass_s,
+            both_ways_s=seconds_on(both, rates.duplex_bytes_per_s),
+            stores_beside=self.policy.stores_beside,
+        )
+
+    def _recomputed(self, batch: BatchCounts, ratio: float, most_rows: int) -> float:
         """Tokens a batch recomputes; replayed ones share its rows."""
         tokens = ratio * batch.offloaded
-        if self._form == "tokens" and self.placement.most_rows:
-            tokens = min(tokens, max(0.0, self.placement.most_rows - batch.rows))
+        if self._form == "tokens" and most_rows:
+            tokens = min(tokens, max(0.0, most_rows - batch.rows))
         return tokens
 
-    def _fetched_bytes(self, batch: BatchCounts, recomputed: float) -> float:
+    def _batch(self, batch: BatchCounts, recomputed: float, written_bytes: float) -> BatchSeconds:
+        """A batch that recomputes so many tokens; each new one off the device is so many bytes."""
+        computing, rates = self.computing, self._rates
+        rows, logit_rows, attended, context, offloaded, sequences, written = batch
+        layers_s, fetched = computing.batch_s, self._kv_bytes * offloaded
         if self.policy.host_attends:
-            return 0.0
-        return self._kv_bytes * batch.offloaded - self._saved_bytes * recomputed
-
-    def _layers_s(self, batch: BatchCounts, recomputed: float) -> tuple[float, float]:
-        """Seconds of a batch in all layers, and those of them that device memory takes."""
-        computing = self._computing
-        rows, attended, context = batch.rows, batch.attended, batch.context
-        host_s = more_s = 0.0
-        if self.policy.host_attends:
-            host_s = batch.offloaded * self._kv_bytes / self._rates.host_bytes_per_s
-            attended, context = attended - batch.offloaded, context - batch.offloaded
+            layers_s += fetched / rates.host_bytes_per_s
+            attended, context, fetched = attended - offloaded, context - offloaded, 0.0
+        fetched -= self._saved_bytes * recomputed
         if self._form == "tokens":
             rows += recomputed
-            more_s = recomputed * computing.key_s
-            more_s *= batch.offloaded / max(1.0, batch.offloaded_sequences) / 2
+            layers_s += recomputed * computing.key_s * offloaded / max(1.0, sequences) / 2
         elif self._form == "activations":
-            more_s = self._projections.seconds(recomputed)
-        dense_s, reading_s = computing.dense_s(rows), computing.reading_s(rows, context)
-        return dense_s + computing.attention_s(attended, context) + more_s + host_s, reading_s
+            layers_s += self._projections.seconds(recomputed)
+        return BatchSeconds(
+            layers_s + computing.dense_s(rows) + computing.attention_s(attended, context),
+            computing.head_s(logit_rows),
+            seconds_on(fetched, rates.h2d_bytes_per_s),
+            seconds_on(written * written_bytes, rates.d2h_bytes_per_s),
+        )
+
+
+def _crossing(falling: Callable[[float], float]) -> float:
+    """Where between 0 and 1 a falling function is zero: by false position (the Illinois form), for
+    it is nearly a straight line. The end next to it where it never is zero."""
+    low, high = 0.0, 1.0
+    above, below = falling(low), falling(high)
+    if above <= 0:
+        return low
+    if below >= 0:
+        return high
+    near, last = NEAR * above, 0.0
+    for _ in range(STEPS):
+        middle = low + (high - low) * above / (above - below)
+        value = falling(middle)
+        if abs(value) <= near or high - low < NEAR:
+            return middle
+        if value > 0:
+            low, above, below = middle, value, below / 2 if last > 0 else below
+        else:
+            high, below, above = middle, value, above / 2 if last < 0 else above
+        last = value
+    return low

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrun.policies.offload_memory import WeightSizes
+from tightrun.policies.offload_memory import SLOTS, Division, MemorySums, WeightSizes
 from tightrun.policies.plan import Plan
 
 
@@ -54,4 +54,22 @@ def placement_of(plan: Plan, weights: WeightSizes, device: str) -> Placement:
         disk_bytes=float(sum(weights.layers[i] for i in plan.disk_layers)),
         slots=max(2, plan.slots),
         one_memory=one_memory,
+    )
+
+
+def placement_of_division(d: Division, sums: MemorySums) -> Placement:
+    """The placement of a way to divide the memories."""
+    return Placement(
+        batches=d.batches,
+        batch_size=d.batch_size,
+        prefill_tokens=d.prefill_tokens,
+        most_rows=d.most_rows,
+        block_tokens=sums.block_tokens,
+        kv_blocks=d.kv_blocks,
+        lane_blocks=min(d.workspace_blocks, max(d.host_blocks, d.activation_blocks)),
+        streamed=sums.layers - d.resident,
+        weight_bytes=0.0 if sums.one_memory else float(sums.streamed_bytes(d)),
+        disk_bytes=float(sums.disk_bytes(d)),
+        slots=SLOTS,
+        one_memory=sums.one_memory,
     )

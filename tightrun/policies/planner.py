@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.lengths import lengths_of
-from tightrun.policies.offload_plan import PolicyAsked, plan_offloaded
+from tightrun.policies.offload_plan import SIMULATED, PolicyAsked, plan_offloaded
 from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload, plan_resident
 from tightrun.policies.profile import ModelProfile
@@ -37,8 +37,13 @@ def plan_job(
     workload: Workload,
     asked: PolicyAsked,
     context: int | None = None,
+    simulated: int = SIMULATED,
 ) -> JobPlan:
-    """The plan of a job. Raises DoesNotFitError with the sum."""
+    """The plan of a job; of the best ways to run it, `simulated` are simulated. With 0 it is any
+    plan that fits, without a prediction: a quick answer whether there is one.
+
+    Raises DoesNotFitError with the sum.
+    """
     kind = hardware.device.split(":")[0]
     beside = 0 if kind == "cuda" else profile.beside_bytes
     held = profile.shape.weight_bytes + beside
@@ -65,8 +70,12 @@ def plan_job(
             asked,
             context,
             host_beside=profile.beside_bytes,
+            recipe=profile.recipe,
+            simulated=simulated,
         )
-    predicted = predict(plan, profile, hardware, rates, workload, asked)
+    predicted = None
+    if simulated:
+        predicted = predict(plan, profile, hardware, rates, workload, asked)
     return JobPlan(plan, predicted, profile, hardware, rates, workload, asked)
 
 

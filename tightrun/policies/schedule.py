@@ -37,8 +37,8 @@ class BatchSeconds(NamedTuple):
 class Streaming(NamedTuple):
     """The weights of a pass: seconds on the link that fills the slots, and on the disk behind it.
 
-    `fills_ahead` are slots that fill while a layer computes. Where weights come from the disk
-    straight into the slots, the disk is that link, and nothing is behind it.
+    `fills_ahead` are slots that fill while a layer computes. Where weights come straight
+    `from_disk` into the slots, the disk is that link, and nothing is behind it.
     """
 
     layers: int
@@ -46,6 +46,7 @@ class Streaming(NamedTuple):
     weights_s: float = 0.0
     disk_s: float = 0.0
     fills_ahead: int = 1
+    from_disk: bool = False
 
 
 def elapsed_s(
@@ -97,15 +98,10 @@ def _adaptive_s(batches: Sequence[BatchSeconds], streaming: Streaming, between_s
     while the last batch and the heads compute, for contexts of the next pass are not known yet,
     and has only as many weights to bring as there are slots to fill.
     """
-    layers_s = heads_s = fetches_s = stores_s = 0.0
-    for batch in batches:
-        layers_s += batch.layers_s
-        heads_s += batch.head_s
-        fetches_s += batch.fetch_s
-        stores_s += batch.store_s
+    all_layers_s, all_heads_s, fetches_s, stores_s = map(sum, zip(*batches, strict=True))
     count, weights_s = streaming.layers, streaming.weights_s
-    computing_s = layers_s + heads_s + between_s + batches[0].fetch_s / count
-    tail_s = heads_s + between_s
+    computing_s = all_layers_s + all_heads_s + between_s + batches[0].fetch_s / count
+    tail_s = all_heads_s + between_s
     if fetches_s:
         tail_s += batches[-1].layers_s / count
     ahead_s = streaming.fills_ahead * weights_s / max(1, streaming.streamed)

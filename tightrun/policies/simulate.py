@@ -16,6 +16,7 @@ from tightrun.policies.lengths import Lengths
 from tightrun.policies.pass_cost import PassCost, Policy
 from tightrun.policies.placement import Placement
 from tightrun.policies.plan import Predicted
+from tightrun.policies.schedule import Streaming
 from tightrun.policies.shape import ModelShape
 from tightrun.policies.simulated_job import SimulatedJob
 
@@ -26,8 +27,6 @@ WAVES = 4
 # A long job is simulated until so many times as many sequences have started as run together, and
 # at least so many, beyond those that it begins with.
 STEADY_ROUNDS, STEADY_SEQUENCES = 2, 256
-# Passes that only decode are alike while contexts grow little.
-ALIKE_PASSES = 64
 
 
 def simulate(
@@ -39,7 +38,14 @@ def simulate(
     policy: Policy,
 ) -> Predicted:
     """What a job of sequences of these lengths comes to."""
-    cost = PassCost(shape, rates, recipe, placement, policy)
+    cost = PassCost(shape, rates, recipe, policy)
+    streaming = cost.streaming(
+        placement.streamed,
+        placement.weight_bytes,
+        placement.disk_bytes,
+        placement.slots,
+        from_disk=placement.one_memory,
+    )
     wanted = lengths.sequences
     job = SimulatedJob(placement, lengths, 10**12 if wanted is None else wanted)
     totals = [0.0] * _FIELDS
@@ -50,7 +56,7 @@ def simulate(
     left = 0
     ratio = 0.0
     while job.running:
-        ratio = _passes(job, cost, totals, ratio)
+        ratio = _passes(job, cost, streaming, totals, ratio)
         if begin is None and job.finished >= first:
             begin = job.started, list(totals)
         if begin is not None and not left and begin[0] + more <= job.started < job.supply:
@@ -68,12 +74,14 @@ def simulate(
 _FIELDS = 5 + len(RESOURCES)
 
 
-def _passes(job: SimulatedJob, cost: PassCost, totals: list[float], ratio: float) -> float:
+def _passes(
+    job: SimulatedJob, cost: PassCost, streaming: Streaming, totals: list[float], ratio: float
+) -> float:
     """Go through the coming pass, or several alike; returns the ratio of what it recomputes."""
-    count = job.alike(ALIKE_PASSES)
+    count = job.alike()
     decodes = job.decodes_only
     before = job.prefill_tokens, job.decode_rows, job.output_tokens
-    found = cost.of_pass(job.counts(count), ratio)
+    found = cost.of_pass(job.counts(count), streaming, job.placement.most_rows, ratio)
     after = job.prefill_tokens, job.decode_rows, job.output_tokens
     prefilled, decoded, written = map(sub, after, before)
     seconds = count * found.elapsed_s

@@ -15,6 +15,9 @@ from tightrun.policies.lengths import Lengths
 from tightrun.policies.pass_cost import BatchCounts
 from tightrun.policies.placement import Placement
 
+# Passes are alike while contexts grow by less than an eighth, or for so few that it does not show.
+ALIKE_GROWTH, SHORT_PASSES, ALIKE_PASSES = 8, 32, 4096
+
 
 class _Lane:
     """The sequences of one batch: those that decode as sums, those in prefill one by one.
@@ -68,12 +71,18 @@ class SimulatedJob:
             self.started += 1
             self.running += 1
 
-    def alike(self, most: int) -> int:
-        """Passes from the coming one on that only decode the same sequences; at least one."""
-        if not self.decodes_only:
-            return 1
-        ends = min(lane.decoding[0][0] for lane in self._lanes if lane.decoding)
-        return max(1, min(most, ends - self._now))
+    def alike(self) -> int:
+        """Passes from the coming one on that differ only in how long contexts are; at least one."""
+        most = ALIKE_PASSES
+        for lane in self._lanes:
+            decoding = len(lane.decoding)
+            if decoding:
+                grown = lane.context // (ALIKE_GROWTH * decoding)
+                most = min(most, lane.decoding[0][0] - self._now, max(SHORT_PASSES, grown))
+            if lane.prefilling:
+                tokens, computed, _, _ = lane.prefilling[0]
+                most = min(most, (tokens - computed - 1) // self._width(decoding))
+        return max(1, most)
 
     def counts(self, passes: int) -> list[BatchCounts]:
         """The batches of the coming `passes`, in their mean, and goes through these passes."""
@@ -118,7 +127,7 @@ class SimulatedJob:
         self.output_tokens += passes * decoding
         rows, logit_rows, written = decoding, decoding, lane.rows_off
         attended = context = context + decoding
-        for tokens, computed, away in self._prefill(lane, decoding):
+        for tokens, computed, away in self._prefill(lane, decoding, passes):
             rows += tokens
             attended += tokens * computed + tokens * (tokens + 1) / 2
             context += computed + tokens
@@ -129,9 +138,20 @@ class SimulatedJob:
         logit_rows += len(lane.decoding) - decoding
         return BatchCounts(rows, logit_rows, attended, context, off, off_sequences, written)
 
-    def _prefill(self, lane: _Lane, decoding: int) -> Iterator[tuple[int, int, int]]:
-        """The chunks `(tokens, computed before, offloaded)` of a pass; those that end decode."""
-        left = max(1, self.placement.prefill_tokens - decoding)
+    def _width(self, decoding: int) -> int:
+        """Tokens of prompts in a pass of a lane that decodes so many sequences."""
+        return max(1, self.placement.prefill_tokens - decoding)
+
+    def _prefill(self, lane: _Lane, decoding: int, passes: int) -> Iterator[tuple[int, float, int]]:
+        """The chunks `(tokens, computed before, offloaded)` of a pass; those that end decode. Of
+        several passes, the chunk of the mean one."""
+        left = self._width(decoding)
+        if passes > 1 and lane.prefilling:
+            prompt = lane.prefilling[0]
+            yield left, prompt[1] + left * (passes - 1) / 2, prompt[2]
+            prompt[1] += passes * left
+            self.prefill_tokens += passes * left
+            return
         while lane.prefilling and left > 0:
             prompt = lane.prefilling[0]
             tokens, computed, away, blocks = prompt
@@ -143,14 +163,18 @@ class SimulatedJob:
                 prompt[1] = computed + chunk
                 return
             lane.prefilling.popleft()
-            output = self.lengths.output
-            self.output_tokens += 1
-            end = (self._now + output, self.started, tokens + output - 1, bool(away), blocks)
-            heapq.heappush(lane.decoding, end)
-            lane.context += tokens
-            if away:
-                lane.context_off += tokens
-                lane.rows_off += 1
+            self._decode(lane, tokens, bool(away), blocks)
+
+    def _decode(self, lane: _Lane, prompt: int, away: bool, blocks: int) -> None:
+        """The prompt is computed and its first token written; it decodes from the next pass on."""
+        output = self.lengths.output
+        self.output_tokens += 1
+        end = (self._now + output, self.started, prompt + output - 1, away, blocks)
+        heapq.heappush(lane.decoding, end)
+        lane.context += prompt
+        if away:
+            lane.context_off += prompt
+            lane.rows_off += 1
 
     def _end(self, lane: _Lane) -> None:
         """Let go of the sequences that have written all they will."""

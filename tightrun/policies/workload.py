@@ -24,7 +24,9 @@ def workload_of(
     # A token stands for a byte at least.
     longest = None if prompt_bytes is None else prompt_bytes + TEMPLATE_TOKENS + max_tokens
     if not prompts:
-        return Workload(rows, samples, longest, typical_output=expected_output)
+        return Workload(
+            rows, samples, longest, typical_output=expected_output, most_output=max_tokens
+        )
     output = max_tokens if expected_output is None else expected_output
     typical = round(sum(prompts) / len(prompts)) + output
-    return Workload(rows, samples, longest, typical, output, prompts)
+    return Workload(rows, samples, longest, typical, output, prompts, max_tokens)
