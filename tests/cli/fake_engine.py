@@ -22,6 +22,7 @@ from tightrun.core import (
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 from tightrun.policies.measured import Comparison
+from tightrun.policies.output_shares import Learnt
 
 Rule = Callable[[Request], str | RowError]
 
@@ -51,6 +52,8 @@ class FakeEngine:
     figures: dict[str, Any] = field(default_factory=dict)
     notes: tuple[RunNote, ...] = ()
     written: Callable[[Callable[[int, int, int], int]], list[Written]] = lambda _known: []
+    learnt: Learnt = field(default_factory=Learnt)
+    remembered: Learnt | None = None
     closed: bool = False
     seen: list[Request] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -101,11 +104,15 @@ class FakeEngine:
         prompt_tokens = len(str(request.prompt).split())
         self.prompt_tokens += prompt_tokens
         self.output_tokens += sample.completion_tokens
+        self.learnt.add(sample.completion_tokens, request.sampling.max_tokens)
         samples = (sample,) * request.sampling.n
         return Completion(request.row_index, request.id, samples, prompt_tokens, seed)
 
     def unfinished(self, known: Callable[[int, int, int], int]) -> list[Written]:
         return self.written(known)
+
+    def remember(self, learnt: Learnt) -> None:
+        self.remembered = learnt
 
     def snapshot(self) -> SimpleNamespace:
         return SimpleNamespace(
@@ -118,7 +125,9 @@ class FakeEngine:
             gpu_budget=0,
             cpu_bytes=2**28,
             cpu_budget=2**30,
-            planned_output_tokens_per_s=self.figures.get("planned_output_tokens_per_s", 0.0),
+            planned_output_tokens_per_s=0.0,
+            mean_output_tokens=0.0,
+            planned_seconds=0.0,
         )
 
     def summary(self) -> SimpleNamespace:
@@ -135,6 +144,7 @@ class FakeEngine:
             "recompute_ratio": 0.0,
             "recompute_form": "",
             "comparison": Comparison(),
+            "learnt": self.learnt,
         }
         return SimpleNamespace(**(figures | self.figures))
 

@@ -24,6 +24,8 @@ class At:
     cpu_bytes: int = 0
     cpu_budget: int = 0
     planned_output_tokens_per_s: float = 0.0
+    mean_output_tokens: float = 0.0
+    planned_seconds: float = 0.0
 
 
 def counts(*, done: int = 0, failed: int = 0, output_tokens: int = 0) -> Tally:
@@ -90,3 +92,21 @@ def test_the_share_done_never_goes_back() -> None:
     measure(meter, 10.0, At(output_tokens=100, running=99), counts(done=1, output_tokens=1))
     engine = At(output_tokens=110, predicted_remaining_tokens=1000, running=99)
     assert measure(meter, 11.0, engine, counts(done=1, output_tokens=1)).share == 1.0
+
+
+def test_before_anything_is_known_of_the_tokens_the_time_left_is_the_plans() -> None:
+    engine = At(planned_seconds=300.0, running=50)
+    assert measure(Meter(0.0, samples=1), 10.0, engine).eta_s == pytest.approx(290)
+
+
+def test_a_plan_whose_time_is_over_says_nothing() -> None:
+    engine = At(planned_seconds=5.0, running=50)
+    assert measure(Meter(0.0, samples=1), 10.0, engine).eta_s is None
+
+
+def test_what_the_engine_has_learnt_goes_before_the_rows_that_are_done() -> None:
+    engine = At(
+        output_tokens=1000, predicted_remaining_tokens=3000, running=50, mean_output_tokens=80.0
+    )
+    progress = measure(Meter(0.0, samples=1), 10.0, engine, counts(done=10, output_tokens=100))
+    assert progress.eta_s == pytest.approx((3000 + 40 * 80) / 100)

@@ -12,7 +12,7 @@ from tests.runtime import recorded_systems as systems
 from tests.runtime.recorded_systems import GIB, MIB, System, write
 from tightrun.policies.hardware import Budget
 from tightrun.runtime.host_memory import host_budget, host_limits
-from tightrun.runtime.rlimits import GetLimit, lockable_memory, rlimit_memory
+from tightrun.runtime.rlimits import LATER_THREADS_BYTES, GetLimit, lockable_memory, rlimit_memory
 from tightrun.runtime.system import System as Readers
 
 RESIDENT = 100 * MIB
@@ -66,17 +66,17 @@ def test_slurm_counts_where_no_group_shows_its_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "held", "words"),
+    ("number", "taken", "words"),
     [
-        (resource.RLIMIT_AS, 4 * RESIDENT, "RLIMIT_AS (ulimit -v)"),
+        (resource.RLIMIT_AS, 4 * RESIDENT + LATER_THREADS_BYTES, "RLIMIT_AS (ulimit -v)"),
         (resource.RLIMIT_DATA, 2 * RESIDENT, "RLIMIT_DATA (ulimit -d)"),
     ],
 )
 def test_an_rlimit_counts_what_is_mapped(
-    tmp_path: Path, number: int, held: int, words: str
+    tmp_path: Path, number: int, taken: int, words: str
 ) -> None:
     budget = host_budget(1.0, readers(systems.host(tmp_path), set_={number: 10 * GIB}))
-    assert budget.bytes == 10 * GIB - held + RESIDENT
+    assert budget.bytes == 10 * GIB - taken + RESIDENT
     assert words in budget.limit
 
 

@@ -164,8 +164,7 @@ def test_a_batch_holds_one_side_of_the_ropes() -> None:
 
 def test_without_room_the_latest_starter_gives_way_and_comes_back() -> None:
     simulation = Simulation(batch_size=2, blocks=10)
-    simulation.scheduler.lengths.finished = 10**6  # outputs are believed to be short
-    simulation.scheduler.lengths.allowed = 10**9
+    simulation.scheduler.lengths.planned = 1  # outputs are believed to be short
     simulation.run([waiting(0, numbered(16), 20), waiting(1, numbered(16, 500), 20)])
     assert simulation.scheduler.preemptions == 1
     assert [one.request.row_index for one in simulation.finished] == [0, 1]
@@ -174,8 +173,7 @@ def test_without_room_the_latest_starter_gives_way_and_comes_back() -> None:
 
 def test_who_gave_way_comes_back_before_rows_that_have_not_started() -> None:
     simulation = Simulation(batch_size=2, blocks=10)
-    simulation.scheduler.lengths.finished = 10**6
-    simulation.scheduler.lengths.allowed = 10**9
+    simulation.scheduler.lengths.planned = 1
     first = [waiting(row, numbered(16, 500 * row), 20) for row in range(2)]
     simulation.run([*first, waiting(2, numbered(3, 9000), 1)])
     assert simulation.scheduler.preemptions == 1
@@ -185,8 +183,7 @@ def test_who_gave_way_comes_back_before_rows_that_have_not_started() -> None:
 
 def test_who_gave_way_computes_prompt_and_output_again() -> None:
     simulation = Simulation(batch_size=2, blocks=10, prefill_tokens=40)
-    simulation.scheduler.lengths.finished = 10**6
-    simulation.scheduler.lengths.allowed = 10**9
+    simulation.scheduler.lengths.planned = 1
     simulation.run([waiting(0, numbered(16), 20), waiting(1, numbered(16, 500), 20)])
     again = [tokens for block in simulation.passes for batch in block for _, tokens in batch]
     assert max(again[2:]) > 16

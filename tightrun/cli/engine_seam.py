@@ -10,6 +10,7 @@ from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, W
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 from tightrun.policies.measured import Comparison
+from tightrun.policies.output_shares import Learnt
 
 
 class RefusedError(ValueError):
@@ -17,7 +18,11 @@ class RefusedError(ValueError):
 
 
 class Snapshot(Protocol):
-    """The engine at one moment; token totals are since the start of the run."""
+    """The engine at one moment; token totals are since the start of the run.
+
+    `mean_output_tokens` are those of one sample as learnt so far, `planned_seconds` the time of the
+    whole run as far as it can be foreseen from its plan; 0.0 where that is not known.
+    """
 
     @property
     def running(self) -> int: ...
@@ -39,6 +44,10 @@ class Snapshot(Protocol):
     def cpu_budget(self) -> int: ...
     @property
     def planned_output_tokens_per_s(self) -> float: ...
+    @property
+    def mean_output_tokens(self) -> float: ...
+    @property
+    def planned_seconds(self) -> float: ...
 
 
 class Figures(Protocol):
@@ -46,7 +55,7 @@ class Figures(Protocol):
 
     The rates of the links are over the time of the passes, `idle_s` is the part of it in which
     the device waited. `recompute_ratio` is the recomputed share of the context off the device,
-    `comparison` the run against its plan.
+    `comparison` the run against its plan, `learnt` how long its outputs were.
     """
 
     @property
@@ -73,6 +82,8 @@ class Figures(Protocol):
     def recompute_form(self) -> str: ...
     @property
     def comparison(self) -> Comparison: ...
+    @property
+    def learnt(self) -> Learnt: ...
 
 
 class Engine(Protocol):
@@ -95,6 +106,9 @@ class Engine(Protocol):
         """What the rows that have not finished have drawn, each sample beyond its first
         `known(row_index, sample, prompt)` tokens. From any thread; after `run`, what a stop left.
         """
+
+    def remember(self, learnt: Learnt) -> None:
+        """To begin with the output lengths that an earlier run of the job has learnt."""
 
     def snapshot(self) -> Snapshot: ...
 

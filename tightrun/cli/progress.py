@@ -51,7 +51,8 @@ class Meter:
     """Turns the engine's totals into rates and a time left.
 
     The time left is the tokens still to come over the tokens made per second of the whole run:
-    steadier than the last seconds, and not deceived by rows of different lengths.
+    steadier than the last seconds, and not deceived by rows of different lengths. Before anything
+    tells of those tokens, it is what the plan says.
     """
 
     def __init__(self, started_s: float, samples: int) -> None:
@@ -94,12 +95,20 @@ class Meter:
     def _eta_s(self, elapsed_s: float, rows: int, counts: Tally, engine: Snapshot) -> float | None:
         early = counts.done == 0 and elapsed_s < _ETA_WITHOUT_ROWS_AFTER_S
         if early or engine.output_tokens == 0:
-            return None
+            return _by_plan(elapsed_s, engine)
         in_engine = (engine.running + engine.waiting) // self._samples
         unread = max(0, rows - counts.done - in_engine)
         good = counts.done - counts.failed
-        if unread and not good:
-            return None
-        unread_tokens = unread * counts.output_tokens / good if unread else 0.0
-        tokens = engine.predicted_remaining_tokens + unread_tokens
+        each = self._samples * engine.mean_output_tokens
+        if not each and good:
+            each = counts.output_tokens / good
+        if unread and not each:
+            return _by_plan(elapsed_s, engine)
+        tokens = engine.predicted_remaining_tokens + unread * each
         return tokens * elapsed_s / engine.output_tokens
+
+
+def _by_plan(elapsed_s: float, engine: Snapshot) -> float | None:
+    """What the plan leaves of its time; None where there is none, or where it is over."""
+    left_s = engine.planned_seconds - elapsed_s
+    return left_s if left_s > 0 else None

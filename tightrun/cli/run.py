@@ -14,6 +14,7 @@ from tightrun.cli import units
 from tightrun.cli.beats import Beat, beating
 from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
 from tightrun.cli.generation import Generation
+from tightrun.cli.learnt import learnt_before, manifest_before
 from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
 from tightrun.cli.outcome import Span, run_record, stopped_before, summarise
 from tightrun.cli.pass_log import PassLog
@@ -25,6 +26,7 @@ from tightrun.io.durable import Disk
 from tightrun.io.events import EventLog
 from tightrun.io.inputs import InputError, Scan, scan_inputs
 from tightrun.io.job import Job, JobError, load_job
+from tightrun.io.manifest import Manifest
 from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo, claim
 from tightrun.io.quantities import Tolerance
 from tightrun.io.reports import ReportWriter, read_runs
@@ -84,9 +86,11 @@ class _Run:
         self._number = 1
         self._writer: OutputWriter | None = None
         self._generation: Generation | None = None
+        self._earlier: Manifest | None = None
 
     def go(self) -> Summary:
         self._view.title(self._title())
+        self._earlier = manifest_before(self._place)
         for old, new in claim(self._place, self._options.resume):
             self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
         self._number = max((record.run for record in read_runs(self._place.target)), default=0) + 1
@@ -169,6 +173,9 @@ class _Run:
         engine = self._engine_factory(self._job, scan, writer.rows, self._notify)
         self._view.detail(engine.describe()[0])
         writer.set_plan({"description": engine.describe()})
+        learnt = learnt_before(self._earlier, writer.fingerprint_parts)
+        if learnt is not None:
+            engine.remember(learnt)
         return engine
 
     def _notify(self, text: str) -> None:
@@ -192,6 +199,7 @@ class _Run:
         with closing(reports), closing(trace), self._shown(generation):
             generation.run(scan, PassLog(reports, trace))
             self._view.detail(units.rows(generation.tally.done))
+            writer.set_learnt(engine.summary().learnt.as_json())
             self._seal(writer, generation)
             allowed = self._options.allow_failures
             summary = summarise(generation, engine, self._stop, self._place, self._span, allowed)

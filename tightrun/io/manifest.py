@@ -54,7 +54,8 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of manifest.json. `rows` is how many the run takes, `errors` counts by code."""
+    """The content of manifest.json. `rows` is how many the run takes, `errors` counts by code,
+    `learnt` is what the next run of the job may begin with."""
 
     fingerprint: str
     fingerprint_parts: Mapping[str, Any]
@@ -72,6 +73,7 @@ class Manifest:
     rows_done: int = 0
     rows_failed: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, disk: Disk, path: Path) -> None:
         """Writes the manifest whole; only its owner may read it, prompts may be in it."""

@@ -114,10 +114,19 @@ class OutputWriter:
         """What this job is known by."""
         return self._manifest.fingerprint
 
+    @property
+    def fingerprint_parts(self) -> Mapping[str, Any]:
+        """What the job is known by, part by part."""
+        return self._manifest.fingerprint_parts
+
     def set_plan(self, plan: Mapping[str, Any]) -> None:
         """Records the plan, once it is known."""
         self._manifest = replace(self._manifest, plan=dict(plan))
         self._manifest.write(self._disk, self.place.manifest)
+
+    def set_learnt(self, learnt: Mapping[str, Any]) -> None:
+        """What the next run of the job may begin with; written when this one closes."""
+        self._manifest = replace(self._manifest, learnt=dict(learnt))
 
     def admit(self, chunk: InputChunk) -> None:
         """Takes the kept columns of rows that are about to be run."""

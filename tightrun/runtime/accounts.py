@@ -7,11 +7,17 @@ from dataclasses import dataclass, field, fields
 
 from tightrun.policies.cost import PassBound
 from tightrun.policies.measured import Comparison
+from tightrun.policies.output_shares import Learnt
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """The engine as it is now, for a progress view. Tokens are totals since the run began."""
+    """The engine as it is now, for a progress view. Tokens are totals since the run began.
+
+    `mean_output_tokens` are those of a sequence as learnt so far, 0.0 while nothing is known;
+    `planned_seconds` what the run will take in all by the plan and the passes so far, 0.0 where
+    nobody can tell.
+    """
 
     running: int
     waiting: int
@@ -23,6 +29,8 @@ class EngineSnapshot:
     cpu_bytes: int
     cpu_budget: int
     planned_output_tokens_per_s: float = 0.0
+    mean_output_tokens: float = 0.0
+    planned_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class EngineSummary:
     recompute_ratio: float = 0.0
     recompute_form: str = ""
     comparison: Comparison = field(default_factory=Comparison)
+    learnt: Learnt = field(default_factory=Learnt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,11 @@ class CheckpointFiles:
             self.close()
             raise
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are open."""
+        return list(self._descriptors)
+
     def read(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor in fresh host memory, which goes back to the system when it is let go."""
         # malloc would keep much of what the parts of a converted layer took, in every thread.

@@ -11,8 +11,10 @@ import psutil
 import torch
 
 from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
+from tightrun.policies.admission import OutputLengths
 from tightrun.policies.cost import bound_of_block, pass_flops
 from tightrun.policies.measured import Comparison
+from tightrun.policies.output_shares import Learnt
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
     Accounts,
@@ -88,7 +90,8 @@ class Engine:
             ),
             memory=loaded.accelerator if loaded.skeleton is not None else None,
         )
-        self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache))
+        lengths = OutputLengths(options.expected_output)
+        self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache), lengths)
         projection = loaded.projection if plan.activation_blocks else None
         self._links = (
             ContextLinks(
@@ -127,7 +130,7 @@ class Engine:
         self._watch = PlanWatch(
             expected_of(plan, loaded.predicted, workload(options)),
             loaded.rates,
-            self._scheduler.lengths,
+            lengths,
             self._distributor.corrections,
         )
 
@@ -215,7 +218,7 @@ class Engine:
     def snapshot(self) -> EngineSnapshot:
         """How things stand, cheaply; may be called from any thread."""
         rooms = self._feed.waiting_rooms if self._feed else []
-        expected = self._scheduler.lengths.expected
+        lengths = self._scheduler.lengths
         memory = self._loaded.accelerator.memory
         on_gpu = self.device.type == "cuda"
         on_device = memory.used if self._loaded.accelerator.kind == "emulated" else 0
@@ -225,12 +228,14 @@ class Engine:
             prompt_tokens=self._accounts.prompt_tokens,
             output_tokens=self._accounts.output_tokens,
             predicted_remaining_tokens=self._scheduler.expected_tokens()
-            + sum(expected(room) for room in rooms),
+            + round(sum(map(lengths.remaining, rooms))),
             gpu_bytes=torch.cuda.memory_reserved(self.device) if on_gpu else on_device,
             gpu_budget=memory.budget if on_gpu or on_device else 0,
             cpu_bytes=psutil.Process().memory_info().rss,
             cpu_budget=self._loaded.hardware.host_memory.bytes,
             planned_output_tokens_per_s=self._watch.expected.pace.output_tokens_per_s,
+            mean_output_tokens=lengths.mean_tokens,
+            planned_seconds=self._watch.planned_seconds,
         )
 
     def summary(self) -> EngineSummary:
@@ -256,20 +261,16 @@ class Engine:
             recompute_ratio=a.recomputed_tokens / max(1, a.offloaded_tokens),
             recompute_form=self._distributor.form if a.recomputed_tokens else "",
             comparison=self._compared(),
+            learnt=self._scheduler.lengths.known,
         )
+
+    def remember(self, learnt: Learnt) -> None:
+        """Begin with the output lengths that an earlier run of the job has learnt."""
+        self._scheduler.lengths.remember(learnt)
 
     def describe(self) -> list[str]:
         """A few lines for people: what runs, on what, with which sizes and bytes."""
-        shape, plan = self.shape, self.plan
-        arenas = ", ".join(f"{k} {_size(v)}" for k, v in plan.arenas.items() if v)
-        return [
-            f"{type(self._loaded.cut.model).__name__}, {shape.parameters / 1e6:,.1f} M "
-            f"parameters in {str(self._loaded.dtype).removeprefix('torch.')} on {self.device}, "
-            f"{self.kernel.name} attention",
-            f"up to {plan.batch_size:,} sequences together, {plan.prefill_tokens:,} prefill tokens "
-            f"a pass, contexts to {plan.context:,} tokens",
-            f"memory planned: {arenas}; {'; '.join(plan.reasons)}",
-        ]
+        return self._loaded.describe()
 
     def close(self) -> None:
         """Let go of the model and the cache, and end the links."""
@@ -385,10 +386,6 @@ class Engine:
 def _unheard(note: RunNote) -> None:
     """Where nobody listens, what happens is still in the summary."""
     del note
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 2**20:,.0f} MiB" if nbytes >= 2**23 else f"{nbytes / 2**10:,.0f} KiB"
 
 
 __all__ = ["DoesNotFitError", "Engine", "EngineOptions", "ModelRefusedError"]

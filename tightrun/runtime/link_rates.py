@@ -15,6 +15,7 @@ from tightrun.runtime.options import Machine
 
 PROBE_BYTES = 64 * 2**20
 PIECE = 4 * 2**20
+Sent = tuple[Link, Sequence[Move]]
 
 
 def with_links(
@@ -22,26 +23,43 @@ def with_links(
 ) -> Rates:
     """The rates with those of the links; `disk_moves` read something that is on the disk."""
     given = (machine.h2d, machine.d2h, machine.disk_read) if machine else (None, None, None)
-    h2d = d2h = 0.0
-    if device.kind != "cpu":
-        there = torch.empty(PROBE_BYTES, dtype=torch.uint8)
-        here = torch.empty(PROBE_BYTES, dtype=torch.uint8, device=device.torch)
-        if device.torch.type == "cuda":
-            there = there.pin_memory()
-        h2d = given[0] or _measured(device, device.link_in, [Move(here, there)])
-        d2h = given[1] or _measured(device, device.link_out, [Move(there, here)])
-    disk = given[2] or (_measured(device, device.disk, disk_moves) if disk_moves else 0.0)
-    return replace(rates, h2d_bytes_per_s=h2d, d2h_bytes_per_s=d2h, disk_bytes_per_s=disk)
+    h2d = d2h = duplex = 0.0
+    if device.kind != "cpu" and not (given[0] and given[1]):
+        into, out = _copies(device, device.link_in), _copies(device, device.link_out, back=True)
+        h2d, d2h = given[0] or _measured(device, into), given[1] or _measured(device, out)
+        if not (given[0] or given[1]):
+            duplex = _measured(device, into, out)
+    elif device.kind != "cpu":
+        h2d, d2h = given[0] or 0.0, given[1] or 0.0
+    disk = given[2]
+    if disk is None:
+        disk = _measured(device, (device.disk, disk_moves)) if disk_moves else 0.0
+    return replace(
+        rates,
+        h2d_bytes_per_s=h2d,
+        d2h_bytes_per_s=d2h,
+        disk_bytes_per_s=disk,
+        duplex_bytes_per_s=duplex,
+    )
 
 
-def _measured(device: Device, link: Link, moves: Sequence[Move]) -> float:
-    """Bytes per second of the better of two runs."""
+def _copies(device: Device, link: Link, *, back: bool = False) -> Sent:
+    """A copy between host and device that the link can be measured with."""
+    there = torch.empty(PROBE_BYTES, dtype=torch.uint8)
+    here = torch.empty(PROBE_BYTES, dtype=torch.uint8, device=device.torch)
+    if device.torch.type == "cuda":
+        there = there.pin_memory()
+    return link, [Move(there, here) if back else Move(here, there)]
+
+
+def _measured(device: Device, *sent: Sent) -> float:
+    """Bytes per second of the better of two runs, of all that is sent at once."""
     best = 0.0
     for _ in range(2):
         start = device.now()
-        transfer = link.send(moves, Urgency.FETCH, "probe")
-        device.settle(transfer)
-        best = max(best, transfer.nbytes / (device.now() - start))
+        transfers = [link.send(moves, Urgency.FETCH, "probe") for link, moves in sent]
+        device.settle(*transfers)
+        best = max(best, sum(t.nbytes for t in transfers) / (device.now() - start))
     return best
 
 

@@ -71,6 +71,19 @@ class LoadedModel:
             compute_factor=self.compute_factor,
         )
 
+    def describe(self) -> list[str]:
+        """A few lines for people: what runs, on what, with which sizes and bytes."""
+        shape, plan = self.shape, self.plan
+        arenas = ", ".join(f"{k} {_size(v)}" for k, v in plan.arenas.items() if v)
+        return [
+            f"{type(self.cut.model).__name__}, {shape.parameters / 1e6:,.1f} M "
+            f"parameters in {str(self.dtype).removeprefix('torch.')} on {self.device}, "
+            f"{self.kernel.name} attention",
+            f"up to {plan.batch_size:,} sequences together, {plan.prefill_tokens:,} prefill tokens "
+            f"a pass, contexts to {plan.context:,} tokens",
+            f"memory planned: {arenas}; {'; '.join(plan.reasons)}",
+        ]
+
     def close(self) -> None:
         """End the device's links and close the checkpoint's files."""
         self.accelerator.close()
@@ -99,3 +112,7 @@ def workload(options: EngineOptions) -> Workload:
         prompts=options.prompts,
         expected_output=options.expected_output,
     )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.0f} MiB" if nbytes >= 2**23 else f"{nbytes / 2**10:,.0f} KiB"

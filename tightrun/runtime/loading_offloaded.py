@@ -21,13 +21,15 @@ from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import give_back_freed_memory, keep_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype
 from tightrun.runtime.cpu_attention import CpuAttention
-from tightrun.runtime.device import Device, Move
+from tightrun.runtime.device import Device
+from tightrun.runtime.device_rates import rates_of_device
+from tightrun.runtime.disk_probe import reads_of_disk
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import paged_attention
 from tightrun.runtime.inspection_streamed import learn_streamed, prove_streamed
 from tightrun.runtime.kernel_choice import choose_kernel, is_token_major
 from tightrun.runtime.layer_probe import layer_factor
-from tightrun.runtime.link_rates import links_running, with_links
+from tightrun.runtime.link_rates import links_running
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
 from tightrun.runtime.machines import make_device
@@ -36,14 +38,11 @@ from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_plan import WeightTraffic
 from tightrun.runtime.projection import Projection
 from tightrun.runtime.projection_trial import find_projection
-from tightrun.runtime.rates import probe_rates
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.skeleton import Skeleton, open_skeleton
 from tightrun.runtime.slab import Slab, Tier
 from tightrun.runtime.tokenizer import end_tokens
 from tightrun.runtime.weights import ResidentWeights, StreamedWeights, Weights
-
-DISK_PROBE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +165,11 @@ class _Layers:
 
     def probe(self, shape: ModelShape) -> Rates:
         """What the device and its links can do, where the job's machine does not say it."""
-        machine = self._options.machine
-        with links_running(self._device):
-            rates = probe_rates(shape, self._dtype, self._device.torch, packed=False)
-        if machine is not None and machine.flops and machine.device != "emulated":
-            rates = replace(rates, flops_per_s=machine.flops)
-        return with_links(rates, self._device, machine, self._disk_probe())
+        skeleton = self._skeleton
+        with reads_of_disk(skeleton.read_from(), self.spill, self._notify) as disk_moves:
+            return rates_of_device(
+                shape, self._dtype, self._device, self._options.machine, disk_moves, packed=False
+            )
 
     def plan(self, shape: ModelShape, hardware: Hardware, rates: Rates) -> Plan:
         """Raises DoesNotFitError."""
@@ -304,14 +302,3 @@ class _Layers:
         slab = self._skeleton.slab(layer, through)
         place.copy_(through)
         slab.bindings(place).bind()
-
-    def _disk_probe(self) -> list[Move]:
-        """Reads of a part of what is on the disk anyway."""
-        skeleton = self._skeleton
-        if not skeleton.reads_directly(0):
-            return []
-        slab = skeleton.slab(0, self.spill)
-        end = min(slab.nbytes, DISK_PROBE_BYTES)
-        room = torch.empty(slab.nbytes + 4096, dtype=torch.uint8)
-        begin = -room.data_ptr() % 4096
-        return list(slab.moves(0, end - end % slab.grain or end, room[begin : begin + slab.nbytes]))

@@ -9,6 +9,7 @@ from torch import nn
 
 from tightrun.runtime.checkpoint_files import CheckpointFiles
 from tightrun.runtime.checkpoint_keys import Conversion
+from tightrun.runtime.imitation import overlapping_rows
 from tightrun.runtime.model import ModelRefusedError
 
 
@@ -48,6 +49,15 @@ class OuterWeights:
             raise ModelRefusedError(
                 f"the checkpoint lacks {len(lacking)} tensors outside the layers: {lacking[0]}"
             )
+
+    def imitate(self, device: torch.device) -> None:
+        """Put random numbers in their place that take next to no memory; tie what is tied."""
+        tied = self._conversion.tied()
+        for name, parameter in self._named():
+            if parameter.is_meta and name not in tied:
+                self._set(name, overlapping_rows(parameter, device))
+        self._move_buffers(device)
+        self._model.tie_weights(missing_keys=set(tied), recompute_mapping=False)
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         named = self._model.named_parameters(remove_duplicate=False)

@@ -98,10 +98,18 @@ class PlanWatch:
         self._decode_tokens += step.decode_tokens
         self._sequences += step.sequences
 
+    @property
+    def planned_seconds(self) -> float:
+        """What the whole run will take if passes go on to be as much off the plan as so far."""
+        run = self._measured
+        off = run.elapsed_s / run.planned_s if run.planned_s else 1.0
+        return self.expected.pace.seconds * off
+
     def compared(self, output_tokens: int, mean_prompt: float) -> Comparison:
         """The run so far against the plan; `output_tokens` are those that were drawn,
         `mean_prompt` tokens of the prompts that have started."""
         run, lengths = self._measured, self._lengths
+        output = lengths.mean_tokens if lengths.are_seen else 0.0
         decode_s = run.elapsed_s - self._prefill_s
         return Comparison(
             planned=self.expected.pace,
@@ -115,7 +123,7 @@ class PlanWatch:
             passes_planned_s=run.planned_s,
             passes_s=run.elapsed_s,
             resources=tuple(run.used(self._corrections)),
-            output=Assumed(self.expected.output, _per_s(lengths.tokens, lengths.finished)),
+            output=Assumed(self.expected.output, output),
             prompt=Assumed(self.expected.prompt, mean_prompt),
             together=Assumed(self.expected.together, _per_s(self._sequences, run.passes)),
         )

@@ -47,21 +47,23 @@ def find_projection(
     cut: CutModel,
     device: torch.device,
     loaded: Callable[[int], AbstractContextManager[object]] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> tuple[Projection | None, str]:
     """The model's projection, or None and the reason in a sentence.
 
     `loaded(layer)` is entered while that layer runs, in rising order and once: what a streamed
-    layer's weights need to be there.
+    layer's weights need to be there. `layers` are those that are tried, of which alone the
+    projection then is; None: all.
     """
     before = cut.answer_attention(_attend_to_itself)
     try:
         with torch.inference_mode():
             trial = _Trial(cut, device)
-            layers = []
-            for index in range(len(cut.layers)):
+            found = []
+            for index in range(len(cut.layers)) if layers is None else layers:
                 with loaded(index) if loaded else nullcontext():
-                    layers.append(trial.layer(index))
-            return Projection(layers, *trial.form()), ""
+                    found.append(trial.layer(index))
+            return Projection(found, *trial.form()), ""
     except (TypeError, RuntimeError, AttributeError, ValueError, LookupError) as error:
         return None, (
             f"keys and values of {type(cut.model).__name__} cannot be projected again from "
@@ -147,10 +149,7 @@ class _Trial:
         """As it was found for a layer of the same structure if that holds, else by trial."""
         inside = dict(module.named_modules())
         names = {id(m): name for name, m in inside.items()}
-        structure = tuple(
-            (name, type(m), *(tuple(p.shape) for p in m.parameters(recurse=False)))
-            for name, m in inside.items()
-        )
+        structure = structure_of(module)
         if structure in self._known:
             known = [replace(x, module=inside[name]) for name, x in self._known[structure]]
             if _same(project, known, expected):
@@ -162,6 +161,14 @@ class _Trial:
                 self._known[structure] = [(names[id(x.module)], x) for x in found]
                 return tuple(found)
         return ()
+
+
+def structure_of(module: nn.Module) -> tuple[object, ...]:
+    """What two modules have in common that compute alike: names, types and sizes of their parts."""
+    return tuple(
+        (name, type(m), *(tuple(p.shape) for p in m.parameters(recurse=False)))
+        for name, m in module.named_modules()
+    )
 
 
 def _find_query_only(

@@ -15,6 +15,8 @@ from tightrun.runtime.prepack import can_prepack, prepack
 
 ROWS = (1, 16, 64, 256, 1024, 2048)
 SECONDS_PER_POINT = 0.02
+# A point that takes longer is the last one that is measured.
+SLOW_POINT_S = 0.2
 MEMORY_BYTES = 128 * 2**20
 
 
@@ -29,23 +31,35 @@ def probe_rates(
     flops_per_row = 2.0 * shape.hidden * shape.widest
     if packed and can_prepack(device, dtype):
         prepack(linear, ROWS[-1])
-    points = []
+    points: list[tuple[int, float]] = []
+    seconds = 0.0
     with torch.inference_mode():
         for rows in ROWS:
+            if seconds > SLOW_POINT_S:
+                # Slow products have reached their best rate: larger ones would take as many times
+                # longer as they have rows.
+                points.append((rows, points[-1][1]))
+                continue
             x = torch.randn(rows, shape.hidden, dtype=dtype, device=device)
-            best = _best_seconds(partial(linear, x), device)
-            points.append((rows, flops_per_row * rows / best))
-        source = torch.ones(MEMORY_BYTES // 4, dtype=torch.float32, device=device)
-        memory = MEMORY_BYTES / _best_seconds(source.sum, device)
-    return Rates(tuple(points), memory)
+            seconds = best_seconds(partial(linear, x), device)
+            points.append((rows, flops_per_row * rows / seconds))
+    return Rates(tuple(points), memory_bandwidth(device))
 
 
-def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
+def memory_bandwidth(device: torch.device) -> float:
+    """Bytes per second that the device reads its memory at."""
+    source = torch.ones(MEMORY_BYTES // 4, dtype=torch.float32, device=device)
+    with torch.inference_mode():
+        return MEMORY_BYTES / best_seconds(source.sum, device)
+
+
+def best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the best of some runs, of which slow work gets one alone."""
     best = float("inf")
-    work()
     end = time.perf_counter() + SECONDS_PER_POINT
     runs = 0
-    while runs < 3 or time.perf_counter() < end:
+    # The first run finds caches cold and kernels unmade.
+    while runs < 4 or time.perf_counter() < end:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
@@ -54,4 +68,6 @@ def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
         runs += 1
+        if best > SLOW_POINT_S:
+            break
     return best

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from tightrun.policies.hardware import Budget
 from tightrun.runtime.meminfo import Held
 
+# Address space of threads that start after this is asked (readers, writers, pyarrow's pools): some
+# 16 of them, each with a stack of 8 MiB and a heap of glibc's that reserves 64 MiB.
+LATER_THREADS_BYTES = 16 * (8 + 64) * 2**20
+
 GetLimit = Callable[[int], tuple[int, int]]
 
 
@@ -19,7 +23,7 @@ def rlimit_memory(held: Held, get: GetLimit = resource.getrlimit) -> list[Budget
     """
     found = []
     for number, name, counted in (
-        (resource.RLIMIT_AS, "RLIMIT_AS (ulimit -v)", held.virtual),
+        (resource.RLIMIT_AS, "RLIMIT_AS (ulimit -v)", held.virtual + LATER_THREADS_BYTES),
         (resource.RLIMIT_DATA, "RLIMIT_DATA (ulimit -d)", held.data),
     ):
         limit = soft_limit(number, get)

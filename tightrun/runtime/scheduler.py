@@ -54,11 +54,17 @@ class Scheduler:
     front and is computed again, so preemption changes when work happens, never what comes out.
     """
 
-    def __init__(self, plan: Plan, cache: KVCache, prefix: SharedPrefix) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cache: KVCache,
+        prefix: SharedPrefix,
+        lengths: OutputLengths | None = None,
+    ) -> None:
         self.plan = plan
         self.cache = cache
         self.prefix = prefix
-        self.lengths = OutputLengths()
+        self.lengths = lengths or OutputLengths()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -120,6 +126,8 @@ class Scheduler:
         self.running.remove(sequence)
         self.cache.close(sequence)
         self.lengths.learn(sequence.output_tokens, sequence.room)
+        if self.lengths.stale:
+            self.lengths.draw((s.output_tokens, s.room) for s in self.running)
 
     def abandon(self) -> None:
         """The run is over: what is unfinished gives back what it holds."""
@@ -134,9 +142,9 @@ class Scheduler:
 
     def expected_tokens(self) -> int:
         """Output tokens still expected from what runs and waits here."""
-        return sum(
-            max(0, self.lengths.expected(s.room) - s.output_tokens)
-            for s in (*self.running, *self.waiting)
+        remaining = self.lengths.remaining
+        return round(
+            sum(remaining(s.room, s.output_tokens) for s in (*self.running, *self.waiting))
         )
 
     def _release_siblings(self, donor: Sequence) -> None:
@@ -256,7 +264,8 @@ class Scheduler:
 
     def _expected(self, sequence: Sequence) -> int:
         written = sequence.output_tokens
-        return sequence.prompt_tokens + max(written + 1, self.lengths.expected(sequence.room))
+        expected = self.lengths.expected(sequence.room, written)
+        return sequence.prompt_tokens + max(written + 1, expected)
 
     def _promised(self, sequence: Sequence) -> int:
         """Blocks a running sequence is still expected to take."""

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 
 from tightrun.runtime.checkpoint import ModelSource
 from tightrun.runtime.checkpoint_files import CheckpointFiles, open_checkpoint
+from tightrun.runtime.checkpoint_headers import open_headers
 from tightrun.runtime.checkpoint_keys import Conversion
 from tightrun.runtime.direct_files import DirectFiles
 from tightrun.runtime.direct_slabs import FileRun, direct_layout
@@ -31,11 +32,14 @@ from tightrun.runtime.slabs import DiskSlab, HostSlab, Run
 from tightrun.runtime.spilled_slabs import spill, spill_folder, spilled
 
 
-def open_skeleton(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype) -> Skeleton:
+def open_skeleton(
+    source: ModelSource, config: PretrainedConfig, dtype: torch.dtype, *, weights: bool = True
+) -> Skeleton:
     """The model of a safetensors checkpoint without its weights; only headers are read.
 
-    `dtype` is what to compute in. Raises ModelRefusedError for a checkpoint that is torn, lacks
-    tensors, is quantised or belongs to another config.
+    `dtype` is what to compute in. Where no `weights` are wanted, none are downloaded, and a config
+    alone will do. Raises ModelRefusedError for a checkpoint that is torn, lacks tensors, is
+    quantised or belongs to another config.
     """
     if getattr(config, "quantization_config", None):
         raise ModelRefusedError(
@@ -43,7 +47,10 @@ def open_skeleton(source: ModelSource, config: PretrainedConfig, dtype: torch.dt
             "unquantised checkpoint, or a memory that holds the whole model."
         )
     model = build_on_meta(source, config, dtype)
-    files = open_checkpoint(source, getattr(config, "transformers_weights", None))
+    if weights:
+        files = open_checkpoint(source, getattr(config, "transformers_weights", None))
+    else:
+        files = open_headers(source, config, model)
     try:
         return Skeleton(source, model, files, dtype)
     except ModelRefusedError:
@@ -99,6 +106,11 @@ class Skeleton:
         """Whether the layer's disk slab is the checkpoint's own file, with nothing spilled."""
         return self._direct[layer] is not None
 
+    def read_from(self) -> list[Path]:
+        """The files that layers on the disk are read from; none where they are converted first, or
+        where there are no weights."""
+        return self._files.paths if self.reads_directly(0) else []
+
     def load_outer(self, device: torch.device) -> None:
         """Put what surrounds the layers on the device to stay, and all buffers.
 
@@ -106,6 +118,14 @@ class Skeleton:
         """
         with self._whole():
             self._outer.load(device)
+        self.model.eval()
+        self.model.requires_grad_(False)
+
+    def imitate_outer(self, device: torch.device) -> None:
+        """Put numbers that take no memory where what surrounds the layers belongs, and all
+        buffers on the device."""
+        with self._whole():
+            self._outer.imitate(device)
         self.model.eval()
         self.model.requires_grad_(False)
 

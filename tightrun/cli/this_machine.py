@@ -1,0 +1,62 @@
+"""What tells this machine from another: whatever was measured holds until one of it changes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tightrun.runtime.nvidia import visible_gpus
+from tightrun.runtime.processors import usable_processors
+from tightrun.runtime.system import System
+
+# Versions of what computes, and of what says how to.
+MEASURED_WITH = ("tightrun", "torch", "transformers", "huggingface_hub")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def fingerprint(system: System, cpuinfo: Path = CPUINFO) -> list[str]:
+    """Lines that stay the same from boot to boot, and change with processor, GPUs, driver, kernel,
+    the processors that may be used, and the versions of what computes."""
+    return [
+        *processor(cpuinfo),
+        f"processors {usable_processors(system.affinity(), system.root).count}",
+        f"kernel {platform.release()}",
+        f"gpus {gpus(system.environment, system.nvml())}",
+        *(f"{name} {system.environment.get(name)}" for name in THREADS),
+        *(f"{name} {_version(name)}" for name in MEASURED_WITH),
+    ]
+
+
+def processor(cpuinfo: Path = CPUINFO) -> tuple[str, str]:
+    """Name of the processor and its features, as the kernel lists them."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    fields = [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines)]
+    name = next((v for k, v in fields if k == "model name"), platform.machine())
+    return name, next((v for k, v in fields if k in ("flags", "Features")), "")
+
+
+def gpus(environment: Mapping[str, str], nvml: Any) -> str:
+    """Names of the GPUs that CUDA will see, and the driver's version; empty without a driver."""
+    try:
+        names = [gpu.name for gpu in visible_gpus(environment, nvml)]
+        nvml.nvmlInit()
+    except (ValueError, nvml.NVMLError):
+        return ""
+    try:
+        return f"{names} {nvml.nvmlSystemGetDriverVersion()}"
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,50 @@
+"""Numbers that stand for weights where only the time and the form of a computation matter."""
+
+from __future__ import annotations
+
+import torch
+
+from tightrun.runtime.slab_layout import SlabLayout
+
+# A prime number of elements: no row of a matrix comes again at the same place of another.
+BLOCK_ELEMENTS = 8_388_593
+
+
+def overlapping_rows(like: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of that shape and dtype whose rows are random and share their memory.
+
+    Every row begins one element further: an embedding of any size takes the memory of one row and
+    one column. Vectors are ones, as the weights of norms are. It can be read, not written.
+    """
+    if not like.is_floating_point() or like.dim() < 2:
+        return torch.ones(like.shape, dtype=like.dtype, device=device)
+    strides = [1] * like.dim()
+    length = sum(size - 1 for size in like.shape) + 1
+    block = _random(length, like.dtype, device)
+    return block.as_strided(tuple(like.shape), strides)
+
+
+def fill_at_random(layout: SlabLayout, place: torch.Tensor) -> None:
+    """Give the layer random weights, in `place`, uint8 `[>= layout.nbytes]`.
+
+    Scaled so that states keep their size, and without repeated rows: the experts of a mixture are
+    chosen about evenly.
+    """
+    blocks: dict[torch.dtype, torch.Tensor] = {}
+    largest = max((p.nbytes // p.dtype.itemsize for p in layout.parameters), default=0)
+    for index, parameter in enumerate(layout.parameters):
+        view = layout.view(index, place)
+        if not view.is_floating_point() or view.dim() < 2:
+            view.fill_(1)
+            continue
+        if view.dtype not in blocks:
+            blocks[view.dtype] = _random(min(BLOCK_ELEMENTS, largest), view.dtype, place.device)
+        block, flat = blocks[view.dtype], view.view(-1)
+        for at in range(0, flat.numel(), len(block)):
+            part = flat[at : at + len(block)]
+            torch.mul(block[: len(part)], parameter.shape[-1] ** -0.5, out=part)
+
+
+def _random(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(count, generator=generator, device=device).to(dtype)
