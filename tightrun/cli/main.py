@@ -132,6 +132,19 @@ def _batch(
     raise typer.Exit(perform(job, set_ or (), flags, log_format=log_format, quiet=quiet))
 
 
+@app.command("plan")
+def _plan(
+    job: options.JobFile,
+    set_: options.Set = None,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what a job would do here and how fast, without running it."""
+    from tightrun.cli.plan import print_plan
+
+    raise typer.Exit(print_plan(job, set_ or (), limit, as_json=as_json))
+
+
 @app.command("validate")
 def _validate(job: options.JobFile, set_: options.Set = None) -> None:
     """Check a job file and its input, without a model."""

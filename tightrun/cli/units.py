@@ -23,6 +23,16 @@ def files(number: int) -> str:
     return f"{count(number)} {'file' if number == 1 else 'files'}"
 
 
+def parameters(number: int) -> str:
+    """The size of a model: 70.6 B parameters, 246 M parameters, 1.2 M parameters."""
+    for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= scale:
+            value = number / scale
+            digits = 1 if value < 100 else 0
+            return f"{value:.{digits}f} {unit} parameters"
+    return f"{number} parameters"
+
+
 def size(number: float) -> str:
     """Bytes in binary units, three digits at the most before the unit: 640 MiB, 1.2 GiB."""
     value, unit = _scaled(number)

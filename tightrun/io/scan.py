@@ -31,6 +31,7 @@ from tightrun.io.row_ids import hash_id, hash_ids, row_id
 from tightrun.io.schema_union import SchemaUnion
 from tightrun.io.sources import Found
 from tightrun.io.table_rows import open_table, table_rows, whole_texts
+from tightrun.io.template import PromptTemplate
 
 _LINES_TO_TELL = 20
 _MAX_LENGTH = 2**32 - 1
@@ -45,6 +46,8 @@ class Scanner:
         self._job = job
         self._spec = job.input
         self._progress = progress
+        template = None if job.input.template is None else PromptTemplate(job.input.template)
+        self._template_names = None if template is None else template.names
         self._hashes = array("Q")
         self._lengths = array("I")
         self._id_of = partial(row_id, columns=id_columns(self._spec))
@@ -173,8 +176,10 @@ class Scanner:
 
     def _length(self, row: Row | BadRowError, line: Line) -> int:
         spec = self._spec
-        if spec.template is not None or isinstance(row, BadRowError):
+        if isinstance(row, BadRowError):
             return line.size
+        if self._template_names is not None:
+            return sum(text_bytes(row.get(name)) for name in self._template_names)
         named = spec.prompt or spec.messages
         for name in (named,) if named else (*CHAT_COLUMNS, *TEXT_COLUMNS):
             value = row.get(name)

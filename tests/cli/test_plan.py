@@ -1,0 +1,156 @@
+"""`tightrun plan`: what it says to people and to programs, and the code it ends with."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cli.jobs import job_of, prompts
+from tests.cli.tokenizers_on_disk import save_tokenizer
+from tests.policies.machines import DESKTOP, GIB, MULTI_HEAD, sizes
+from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.main import main
+from tightrun.cli.plan import STDIN_NOTE
+from tightrun.policies.forms import recipe_of
+from tightrun.policies.profile import Known, ModelProfile
+
+CARD = {
+    "device": "emulated",
+    "gpu_memory": "400MiB",
+    "cpu_memory": "2GiB",
+    "h2d": "25GB/s",
+    "d2h": "25GB/s",
+}
+PROFILE = ModelProfile(
+    "LlamaForCausalLM",
+    "bfloat16",
+    MULTI_HEAD,
+    sizes(MULTI_HEAD),
+    sizes(MULTI_HEAD).layers,
+    recipe_of(MULTI_HEAD),
+    0,
+)
+
+
+class Planner:
+    """Types `tightrun plan` over a job whose model is known."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capsys
+        self.err = ""
+
+    def __call__(self, *arguments: str, code: int = 0, **sections: Any) -> str:
+        """What it printed to standard output."""
+        job = job_of(self.folder, prompts(500), **{"hardware": CARD, **sections})
+        path = self.folder / "job.yaml"
+        path.write_text(yaml.safe_dump(job))
+        with pytest.raises(SystemExit) as ended:
+            main(["plan", str(path), *arguments])
+        out, self.err = self._capsys.readouterr()
+        assert (ended.value.code or 0) == code, self.err
+        return out
+
+    def json(self, *arguments: str, code: int = 0, **sections: Any) -> dict[str, Any]:
+        """The object it printed."""
+        found: dict[str, Any] = json.loads(self("--json", *arguments, code=code, **sections))
+        return found
+
+
+@pytest.fixture
+def plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Planner:
+    monkeypatch.setattr(
+        "tightrun.cli.plan.known_for", lambda _job, _notify: Known(PROFILE, DESKTOP)
+    )
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "1")
+    save_tokenizer(tmp_path / "model")
+    return Planner(tmp_path, capsys)
+
+
+def test_the_json_has_the_fields_of_the_contract(plan: Planner) -> None:
+    found = plan.json()
+    assert found["feasible"] is True
+    assert found["model"]["params"] == MULTI_HEAD.parameters
+    assert found["model"]["bytes"] == MULTI_HEAD.weight_bytes
+    assert found["model"]["kv_bytes_per_token"] == MULTI_HEAD.kv_bytes_per_token
+    placement = found["placement"]
+    assert placement["resident_layers"] + placement["streamed_layers"] == len(MULTI_HEAD.layers)
+    assert placement["disk_layers"] <= placement["streamed_layers"]
+    assert {"batch_size", "batches", "prefill_tokens"} <= found["schedule"].keys()
+    assert {"prefill_tokens_per_s", "decode_tokens_per_s", "output_tokens_per_s"} <= found[
+        "predicted"
+    ].keys()
+    assert found["predicted"]["seconds"] > 0
+    assert found["predicted"]["binding"] in found["predicted"]["busy_s"]
+    assert found["reasons"]
+
+
+def test_planned_memory_is_within_what_may_be_used(plan: Planner) -> None:
+    found = plan.json()
+    for memory in ("gpu", "cpu"):
+        planned = sum(found["memory"][memory].values())
+        assert 0 < planned <= found["hardware"][f"{memory}_memory"]["bytes"]
+
+
+def test_the_input_is_told_in_rows_and_tokens(plan: Planner) -> None:
+    found = plan.json()["input"]
+    assert found["rows"] == 500
+    assert found["prompt_tokens"] == sum(len(row["prompt"]) for row in prompts(500))
+    assert (found["bytes_per_token"], found["sampled_rows"]) == (1, 500)
+    assert found["output_tokens"] == 256
+
+
+def test_a_limit_plans_the_first_rows_only(plan: Planner) -> None:
+    assert plan.json("--limit", "20")["input"]["rows"] == 20
+
+
+def test_a_job_that_does_not_fit_ends_with_4_and_settings_that_do(plan: Planner) -> None:
+    small = {**CARD, "gpu_memory": "100MiB"}
+    found = plan.json(code=ExitCode.DOES_NOT_FIT, hardware=small)
+    assert found["feasible"] is False
+    assert "does not fit" in found["reasons"][0]
+    assert found["predicted"] is None
+    assert "limits.gpu_memory" in [each["key"] for each in found["nearest"]]
+    text = plan(code=ExitCode.DOES_NOT_FIT, hardware=small)
+    assert "does not fit" in text
+    assert "limits.gpu_memory: " in text
+
+
+def test_people_are_told_what_goes_where_and_how_fast(plan: Planner) -> None:
+    text = plan()
+    for word in ("placement", "schedule", "memory", "may be used", "tok/s", "bound by", "faster"):
+        assert word in text
+    assert "1.00 bytes per token (counted in 500 rows, ±0.0 %)" in text
+    assert len(text.splitlines()) <= 40
+
+
+def test_nothing_is_written(plan: Planner) -> None:
+    plan()
+    assert sorted(path.name for path in plan.folder.iterdir()) == ["in.jsonl", "job.yaml", "model"]
+
+
+def test_standard_input_is_planned_and_that_it_is_gone_is_said(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in prompts(30))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert plan.json(input={"path": "-"})["input"]["rows"] == 30
+    assert STDIN_NOTE in plan.err
+
+
+def test_a_gpu_that_holds_everything_is_told_of_vllm(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tightrun.policies.hardware import Budget, Hardware
+
+    roomy = Hardware("cuda:0", Budget(80 * GIB, "free"), Budget(80 * GIB, "free"), 8)
+    monkeypatch.setattr("tightrun.cli.planning.hardware_of", lambda _job: roomy)
+    assert "vLLM may be faster" in plan(hardware="auto")

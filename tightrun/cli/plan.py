@@ -1,0 +1,87 @@
+"""`tightrun plan`: what a job would do here, how fast, and whether it fits; nothing is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, TextIO
+
+import orjson
+
+from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.known import known_for
+from tightrun.cli.plan_json import planned_json
+from tightrun.cli.plan_text import Section, planned_sections
+from tightrun.cli.planning import KnownFor, Notify, Planned, input_facts, plan_here
+from tightrun.io.inputs import scan_inputs
+from tightrun.io.job import Job, load_job
+
+STDIN_NOTE = (
+    "standard input was read to its end for this plan, and cannot be read again: pipe it in anew "
+    "to run the job"
+)
+_LABEL = 11
+
+
+def print_plan(
+    file: Path, overrides: Sequence[str], limit: int | None, *, as_json: bool
+) -> ExitCode:
+    """Plans a job and prints what comes of it to standard output, notes to standard error.
+
+    Raises JobError, InputError or RefusedError for what would stop the job before its first row.
+    """
+    job = load_job(file, overrides=overrides)
+    planned = plan_of(job, limit, known_for, _say, sys.stdin.buffer)
+    return print_planned(planned, as_json=as_json)
+
+
+def plan_of(
+    job: Job,
+    limit: int | None,
+    known_for: KnownFor,
+    notify: Notify,
+    stdin: BinaryIO | None = None,
+) -> Planned:
+    """The plan of a job. Writes nothing but copies that are removed again.
+
+    Raises InputError, RefusedError for what would stop the job before its first row.
+    """
+    with TemporaryDirectory(prefix="tightrun-") as folder:
+        scan = scan_inputs(job, spool=Path(folder), stdin=stdin)
+        for warning in scan.warnings:
+            notify(warning)
+        rows = scan.rows if limit is None else min(scan.rows, limit)
+        facts = input_facts(job, scan, rows, notify)
+        del scan
+    if "-" in job.input.path:
+        notify(STDIN_NOTE)
+    return plan_here(job, facts, known_for, notify)
+
+
+def print_planned(planned: Planned, *, as_json: bool, out: TextIO | None = None) -> ExitCode:
+    """Prints the plan; DOES_NOT_FIT where there is none."""
+    out = out or sys.stdout
+    if as_json:
+        print(orjson.dumps(planned_json(planned)).decode(), file=out)
+    elif out.isatty():
+        from tightrun.cli.plan_rich import print_sections
+
+        print_sections(planned_sections(planned), out)
+    else:
+        print("\n".join(plain_lines(list(planned_sections(planned)))), file=out)
+    return ExitCode.FINISHED if planned.job_plan else ExitCode.DOES_NOT_FIT
+
+
+def _say(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def plain_lines(sections: Sequence[Section]) -> list[str]:
+    """Aligned lines for pipes and files."""
+    return [
+        f"{section.label if i == 0 else '':<{_LABEL}}{line}".rstrip()
+        for section in sections
+        for i, line in enumerate(section.lines)
+    ]

@@ -1,0 +1,27 @@
+"""A plan on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tightrun.cli.plan_text import Section
+
+_WIDTH = 100
+
+
+def print_sections(sections: Iterable[Section], out: TextIO) -> None:
+    """Prints the sections, labels apart from what they say."""
+    console = Console(file=out, highlight=False)
+    console.width = min(console.width, _WIDTH)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for section in sections:
+        for i, line in enumerate(section.lines):
+            grid.add_row(section.label if i == 0 else "", Text(line))
+    console.print(grid)
