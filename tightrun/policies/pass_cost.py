@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.cost import seconds_on
@@ -23,15 +23,15 @@ STEPS = 12
 class Policy:
     """How passes run: the schedule, the form context is recomputed in, and a forced ratio of it.
 
-    With `host_attends` the processor attends to what of the context is in host memory, where it
-    lies, and the device waits for it (FlexGen's attention on the CPU). `stores_beside`: see
+    With `host_attention` the processor attends to what of the context is in host memory, where it
+    lies: `serial` while the device waits (FlexGen's), or `beside` it. `stores_beside`: see
     schedule.elapsed_s.
     """
 
     schedule: Schedule = "adaptive"
     form: Form = "none"
     forced: float | None = None
-    host_attends: bool = False
+    host_attention: Literal["none", "serial", "beside"] = "none"
     stores_beside: bool = False
 
 
@@ -65,7 +65,8 @@ class PassCost:
         self.computing = ComputeTimes(shape, rates)
         self._rates = rates
         self._layers = len(shape.layers)
-        self._form: Form = "none" if policy.schedule != "adaptive" else policy.form
+        self._form: Form = policy.form
+        self._host_attends = policy.host_attention != "none"
         self._kv_bytes = recipe.kv_bytes
         self._saved_bytes = recipe.saved_bytes(self._form)
         self._projections = product_times(rates, recipe.flops(self._form))
@@ -99,7 +100,11 @@ class PassCost:
             parts.append(self._batch(batch, tokens, written_bytes))
             reading_s += self.computing.reading_s(batch.rows, batch.context)
         times = len(batches) if self.policy.schedule == "sync" else 1
-        return self._whole(parts, reading_s, times, streaming, ratio)
+        found = self._whole(parts, reading_s, times, streaming, ratio)
+        if self.policy.host_attention != "beside":
+            return found
+        host_s = self._host_s(sum(batch.offloaded for batch in batches))
+        return found._replace(elapsed_s=max(found.elapsed_s, host_s))
 
     def alike_s(
         self, batch: BatchCounts, count: int, streaming: Streaming, most_rows: int
@@ -170,6 +175,10 @@ class PassCost:
             stores_beside=self.policy.stores_beside,
         )
 
+    def _host_s(self, tokens: float) -> float:
+        """Seconds of the processor's attention to so many tokens: it reads their KV once."""
+        return tokens * self._kv_bytes / self._rates.host_bytes_per_s
+
     def _recomputed(self, batch: BatchCounts, ratio: float, most_rows: int) -> float:
         """Tokens a batch recomputes; replayed ones share its rows."""
         tokens = ratio * batch.offloaded
@@ -182,8 +191,9 @@ class PassCost:
         computing, rates = self.computing, self._rates
         rows, logit_rows, attended, context, offloaded, sequences, written = batch
         layers_s, fetched = computing.batch_s, self._kv_bytes * offloaded
-        if self.policy.host_attends:
-            layers_s += fetched / rates.host_bytes_per_s
+        if self._host_attends:
+            if self.policy.host_attention == "serial":
+                layers_s += self._host_s(offloaded)
             attended, context, fetched = attended - offloaded, context - offloaded, 0.0
         fetched -= self._saved_bytes * recomputed
         if self._form == "tokens":

@@ -1,0 +1,1 @@
+"""Published systems by our cost model: predicted against what their authors measured."""
