@@ -43,7 +43,7 @@ def learnt(folder: Path) -> ModelProfile:
     source = ModelSource(str(folder))
     model = HollowModel(source, load_config(source), torch.float32, CPU)
     try:
-        recipe = recipe_of_model(model.cut, model.shape, torch.float32, CPU, model.loaded)
+        recipe = recipe_of_model(model.cut, model.shape, torch.float32, CPU, model.layers.loaded)
         return profile_of(model.skeleton, model.shape, recipe, torch.float32, 0)
     finally:
         model.close()

@@ -44,7 +44,7 @@ class ComputeTimes:
         else:
             self._layers, self._head = RowTimes(work.layer_s), RowTimes(work.head_s)
             self._call_s = 0.0
-            self._scale = dense / max(1, shape.layers[0].dense_parameters) if layers else 0.0
+            self._scale = float(layers)
             self.key_s = key_flops / work.attended_flops_per_s
             self.context_s = shape.kv_bytes_per_token / work.attended_bytes_per_s
             self.batch_s, self.pass_s = work.batch_s, work.pass_s

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 class WorkTimes:
     """What the work of one model takes on one device, timed with the links running.
 
-    `layer_s` are seconds of a whole layer without its attention by rows, `head_s` those of the
-    final norm, the head and greedy sampling by rows. `attended_bytes_per_s` is KV read by decode
-    attention, `attended_flops_per_s` the rate of prefill's. `batch_s` and `pass_s` are what the
-    host needs for every batch and every pass beside them. Never part of a bound.
+    `layer_s` are seconds of a whole layer without its attention by rows, of a layer of mean size:
+    times the number of layers it is the model. `head_s` are those of the final norm, the head and
+    greedy sampling by rows, with all that the host does for a row that gets a token.
+    `attended_bytes_per_s` is KV read by decode attention, `attended_flops_per_s` the rate of
+    prefill's. `batch_s` and `pass_s` are what the host needs for every batch and every pass beside
+    them. `packed` says that weights were laid out beforehand, as resident ones are where that pays.
+    Never part of a bound.
     """
 
     layer_s: tuple[tuple[int, float], ...]
@@ -22,6 +25,7 @@ class WorkTimes:
     attended_flops_per_s: float
     batch_s: float = 0.0
     pass_s: float = 0.0
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

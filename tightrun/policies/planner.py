@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.hardware import Budget, Hardware, Rates
 from tightrun.policies.lengths import lengths_of
 from tightrun.policies.offload_plan import SIMULATED, PolicyAsked, plan_offloaded
 from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload, plan_resident
 from tightrun.policies.profile import ModelProfile
 from tightrun.policies.schedule import schedule_of
+from tightrun.policies.shape import ModelShape
 from tightrun.policies.simulate import Policy, simulate
 
 # A model that leaves less than this for its KV cache and workspace is streamed.
@@ -46,8 +47,7 @@ def plan_job(
     """
     kind = hardware.device.split(":")[0]
     beside = 0 if kind == "cuda" else profile.beside_bytes
-    held = profile.shape.weight_bytes + beside
-    if kind != "emulated" and held <= LARGEST_SHARE * hardware.device_memory.bytes:
+    if is_resident(kind, profile.shape, beside, hardware.device_memory):
         plan = plan_resident(
             profile.shape,
             hardware.device_memory,
@@ -77,6 +77,11 @@ def plan_job(
     if simulated:
         predicted = predict(plan, profile, hardware, rates, workload, asked)
     return JobPlan(plan, predicted, profile, hardware, rates, workload, asked)
+
+
+def is_resident(kind: str, shape: ModelShape, beside: int, memory: Budget) -> bool:
+    """Whether all weights stay on a device of that kind; an emulated one always streams."""
+    return kind != "emulated" and shape.weight_bytes + beside <= LARGEST_SHARE * memory.bytes
 
 
 def predict(

@@ -13,6 +13,7 @@ from tightrun.runtime.device import Device, Move
 from tightrun.runtime.link_rates import links_running, with_links
 from tightrun.runtime.options import Machine
 from tightrun.runtime.rates import memory_bandwidth, probe_rates
+from tightrun.runtime.work_probe import TimedModel, probe_work
 
 
 def rates_of_device(
@@ -44,3 +45,17 @@ def rates_of_device(
             host_bytes_per_s=machine.host_bandwidth or host,
         )
     return with_links(rates, device, machine, disk_moves)
+
+
+def rates_of_model(
+    model: TimedModel, device: Device, machine: Machine | None, disk_moves: Sequence[Move]
+) -> Rates:
+    """The same, with what the model's own work takes; not where the machine is said to compute at
+    other rates than this one."""
+    rates = rates_of_device(
+        model.shape, model.dtype, device, machine, disk_moves, packed=model.packed
+    )
+    if machine is not None and machine.flops and machine.device != "emulated":
+        return rates
+    with links_running(device):
+        return replace(rates, work=probe_work(model))

@@ -6,7 +6,8 @@ where both agree on random rows with the module's own weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,21 @@ def fuse(layer: nn.Module, kernels: CpuKernels) -> int:
             module.forward = found[0]
             count += 1
     return count
+
+
+@contextmanager
+def fused(layer: nn.Module, kernels: CpuKernels) -> Iterator[None]:
+    """The layer is fused as long as this lasts."""
+    before = {module: module.__dict__.get("forward") for module in layer.modules()}
+    fuse(layer, kernels)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = forward
 
 
 def _norm(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:

@@ -6,14 +6,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
 from tightrun.policies.shape import ModelShape
+from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource
-from tightrun.runtime.imitation import fill_at_random
+from tightrun.runtime.cpu_attention import CpuAttention
+from tightrun.runtime.fusing import fused
+from tightrun.runtime.imitation import fill_at_random, random_numbers
 from tightrun.runtime.inspection_streamed import learn_streamed
 from tightrun.runtime.model import CutModel
+from tightrun.runtime.prepack import prepack
 from tightrun.runtime.skeleton import Skeleton, open_skeleton
+from tightrun.runtime.work_probe import ROWS
+
+
+class RandomLayers:
+    """Random numbers for the weights of a skeleton's layers, in memory for one of them."""
+
+    def __init__(self, skeleton: Skeleton, device: torch.device) -> None:
+        self._skeleton, self._device = skeleton, device
+        self._filled: int | None = None
+        self._place = torch.empty(0, dtype=torch.uint8, device=device)
+
+    @contextmanager
+    def loaded(self, layer: int) -> Iterator[None]:
+        """The layer has random weights as long as this lasts."""
+        layout = self._skeleton.layout(layer)
+        if self._filled != layer:
+            self.let_go()
+            self._place = torch.empty(layout.nbytes, dtype=torch.uint8, device=self._device)
+            fill_at_random(layout, self._place)
+            self._filled = layer
+        layout.bindings(self._place).bind()
+        try:
+            yield
+        finally:
+            bind_nothing(self._skeleton, layer)
+
+    def let_go(self) -> None:
+        """Give the memory of the layer back."""
+        self._filled = None
+        self._place = torch.empty(0, dtype=torch.uint8, device=self._device)
 
 
 class HollowModel:
@@ -37,27 +72,15 @@ class HollowModel:
         except BaseException:
             self.close()
             raise
-        self._filled: int | None = None
-        self._place = torch.empty(0, dtype=torch.uint8, device=device)
+        self.layers = RandomLayers(self.skeleton, device)
 
-    @contextmanager
-    def loaded(self, layer: int) -> Iterator[None]:
-        """The layer has random weights as long as this lasts."""
-        skeleton = self.skeleton
-        if self._filled != layer:
-            self._place = torch.empty(0, dtype=torch.uint8, device=self._device)
-            size = skeleton.slab_bytes(layer)
-            self._place = torch.empty(size, dtype=torch.uint8, device=self._device)
-            fill_at_random(skeleton.layout(layer), self._place)
-            self._filled = layer
-        skeleton.layout(layer).bindings(self._place).bind()
-        yield
-        self._bind_nothing(layer)
-
-    def let_go(self) -> None:
-        """Give the memory of the layer back."""
-        self._filled = None
-        self._place = torch.empty(0, dtype=torch.uint8, device=self._device)
+    def fill_products(self) -> None:
+        """Give the head, and whatever else multiplies outside the layers, memory of its own: a
+        product cannot be timed with rows that share theirs."""
+        for module in self.cut.model.modules():
+            if isinstance(module, nn.Linear) and not module.weight.is_contiguous():
+                weight = random_numbers(module.weight.shape, self.shape.hidden**-0.5, module.weight)
+                module.weight = nn.Parameter(weight, requires_grad=False)
 
     def close(self) -> None:
         self.skeleton.close()
@@ -73,10 +96,35 @@ class HollowModel:
             lambda layer: skeleton.layout(layer).bindings(empty).bind(),
         )
         for layer in layers:
-            self._bind_nothing(layer)
+            bind_nothing(skeleton, layer)
         return cut, shape
 
-    def _bind_nothing(self, layer: int) -> None:
-        layout = self.skeleton.layout(layer)
-        nothing = torch.empty(layout.nbytes, dtype=torch.uint8, device="meta")
-        layout.bindings(nothing).bind()
+
+def bind_nothing(skeleton: Skeleton, layer: int) -> None:
+    """Let the layer have no weights, so that none of them stay in memory."""
+    layout = skeleton.layout(layer)
+    layout.bindings(torch.empty(layout.nbytes, dtype=torch.uint8, device="meta")).bind()
+
+
+@contextmanager
+def as_in_work(
+    layers: RandomLayers,
+    cut: CutModel,
+    kernel: AttentionKernel,
+    dtype: torch.dtype,
+    packed: bool,
+    layer: int,
+) -> Iterator[None]:
+    """The layer has random weights, and is fused as it will be in work, as long as this lasts.
+
+    One that was `packed` stays so: its weights are nowhere else.
+    """
+    with layers.loaded(layer):
+        module = cut.layers[layer]
+        if packed:
+            prepack(module, ROWS[-1])
+        if not isinstance(kernel, CpuAttention) or dtype != torch.bfloat16:
+            yield
+            return
+        with fused(module, kernel.kernels):
+            yield

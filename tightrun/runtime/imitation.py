@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 
 from tightrun.runtime.slab_layout import SlabLayout
@@ -18,10 +21,17 @@ def overlapping_rows(like: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     if not like.is_floating_point() or like.dim() < 2:
         return torch.ones(like.shape, dtype=like.dtype, device=device)
-    strides = [1] * like.dim()
     length = sum(size - 1 for size in like.shape) + 1
-    block = _random(length, like.dtype, device)
-    return block.as_strided(tuple(like.shape), strides)
+    block = _block(length, like.dtype, device)
+    return block.as_strided(tuple(like.shape), [1] * like.dim())
+
+
+def random_numbers(shape: Sequence[int], scale: float, like: torch.Tensor) -> torch.Tensor:
+    """A tensor of random numbers of that scale, in memory of its own, with the dtype of `like`."""
+    made = torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+    block = _block(min(BLOCK_ELEMENTS, prod(shape)), like.dtype, like.device)
+    _fill(made, block, scale)
+    return made
 
 
 def fill_at_random(layout: SlabLayout, place: torch.Tensor) -> None:
@@ -38,13 +48,17 @@ def fill_at_random(layout: SlabLayout, place: torch.Tensor) -> None:
             view.fill_(1)
             continue
         if view.dtype not in blocks:
-            blocks[view.dtype] = _random(min(BLOCK_ELEMENTS, largest), view.dtype, place.device)
-        block, flat = blocks[view.dtype], view.view(-1)
-        for at in range(0, flat.numel(), len(block)):
-            part = flat[at : at + len(block)]
-            torch.mul(block[: len(part)], parameter.shape[-1] ** -0.5, out=part)
+            blocks[view.dtype] = _block(min(BLOCK_ELEMENTS, largest), view.dtype, place.device)
+        _fill(view, blocks[view.dtype], parameter.shape[-1] ** -0.5)
 
 
-def _random(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _fill(target: torch.Tensor, block: torch.Tensor, scale: float) -> None:
+    flat = target.view(-1)
+    for at in range(0, flat.numel(), len(block)):
+        part = flat[at : at + len(block)]
+        torch.mul(block[: len(part)], scale, out=part)
+
+
+def _block(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     generator = torch.Generator(device).manual_seed(0)
     return torch.randn(count, generator=generator, device=device).to(dtype)

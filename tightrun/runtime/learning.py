@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import torch
 
 from tightrun.policies.hardware import Rates
+from tightrun.policies.plan import BLOCK_TOKENS
+from tightrun.policies.planner import is_resident
 from tightrun.policies.profile import ModelProfile
 from tightrun.runtime.allocator import give_back_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype, load_config
-from tightrun.runtime.device_rates import rates_of_device
+from tightrun.runtime.device_rates import rates_of_model
 from tightrun.runtime.disk_probe import reads_of_disk
-from tightrun.runtime.hollow import HollowModel
+from tightrun.runtime.hollow import HollowModel, as_in_work
+from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.loaded_model import Notify
-from tightrun.runtime.machines import hardware_of, make_device, torch_device_of
+from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.model_profile import profile_of, recipe_of_model
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.prepack import can_prepack, prepack_head, second_head_bytes
+from tightrun.runtime.work_probe import LOGIT_ROWS, TimedModel
 
 
 class LearningRefusedError(ValueError):
@@ -51,11 +57,14 @@ def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
         raise LearningRefusedError(str(error)) from error
     try:
         notify(f"learning {options.model} without its weights")
-        recipe = recipe_of_model(model.cut, model.shape, dtype, device, model.loaded)
-        model.let_go()
+        recipe = recipe_of_model(model.cut, model.shape, dtype, device, model.layers.loaded)
+        model.layers.let_go()
         beside = _beside_bytes(options, holding)
+        packed = not described and _will_pack(options, model, dtype, device, beside)
+        if packed:
+            beside += second_head_bytes(model.cut.model)
         profile = profile_of(model.skeleton, model.shape, recipe, dtype, beside)
-        rates = None if described else _rates(options, model, dtype, device, notify)
+        rates = None if described else _rates(options, model, dtype, device, packed, notify)
     finally:
         model.close()
     return Learnt(profile, rates)
@@ -75,21 +84,55 @@ def _beside_bytes(options: EngineOptions, holding: int) -> int:
     return psutil.Process().memory_info().rss + holding
 
 
+def _will_pack(
+    options: EngineOptions,
+    model: HollowModel,
+    dtype: torch.dtype,
+    device: torch.device,
+    beside: int,
+) -> bool:
+    """Whether the engine will lay the weights out beforehand: on a CPU that holds all of them."""
+    if is_emulated(options) or not can_prepack(device, dtype):
+        return False
+    return is_resident("cpu", model.shape, beside, hardware_of(options, device).device_memory)
+
+
 def _rates(
     options: EngineOptions,
     model: HollowModel,
     dtype: torch.dtype,
     device: torch.device,
+    packed: bool,
     notify: Notify,
 ) -> Rates:
     notify("measuring what this machine can do")
     accelerator = make_device(options, hardware_of(options, device), device, notify)
-    spill = options.spill
-    assert spill is not None
+    assert options.spill is not None
     try:
-        with reads_of_disk(model.skeleton.read_from(), spill, notify) as disk_moves:
-            return rates_of_device(
-                model.shape, dtype, accelerator, options.machine, disk_moves, packed=False
-            )
+        with reads_of_disk(model.skeleton.read_from(), options.spill, notify) as disk_moves:
+            timed = _timed(options, model, accelerator.kind, dtype, device, packed, notify)
+            return rates_of_model(timed, accelerator, options.machine, disk_moves)
     finally:
         accelerator.close()
+
+
+def _timed(
+    options: EngineOptions,
+    model: HollowModel,
+    kind: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    packed: bool,
+    notify: Notify,
+) -> TimedModel:
+    block_tokens = BLOCK_TOKENS[kind]
+    kernel = choose_kernel(
+        model.shape, block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
+    )
+    model.fill_products()
+    if packed:
+        prepack_head(model.cut.model, LOGIT_ROWS[-1])
+    return TimedModel(
+        model.cut, model.shape, dtype, device, kernel, block_tokens,
+        partial(as_in_work, model.layers, model.cut, kernel, dtype, packed), packed,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from tightrun.runtime.loading_offloaded import Shaken, load_offloaded
 from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.options import EngineOptions
-from tightrun.runtime.prepack import can_prepack, prepack
+from tightrun.runtime.prepack import can_prepack, prepack, prepack_head, second_head_bytes
 from tightrun.runtime.rates import probe_rates
 from tightrun.runtime.tokenizer import end_tokens
 from tightrun.runtime.torch_device import hold_to_budget, use_processors
@@ -78,7 +78,8 @@ def _load_resident(
         batch_size=options.batch_size,
         batches=options.batches,
         context=options.context,
-        beside=_beside(shape.weight_bytes, device) + _second_head_bytes(inspected.cut, packs),
+        beside=_beside(shape.weight_bytes, device)
+        + (second_head_bytes(inspected.cut.model) if packs else 0),
     )
     if packs:
         _prepack(inspected.cut, plan)
@@ -129,21 +130,4 @@ def _is_too_large(source: ModelSource, config: PretrainedConfig, hardware: Hardw
 def _prepack(cut: CutModel, plan: Plan) -> None:
     for layer in cut.layers:
         prepack(layer, plan.prefill_tokens)
-    head = cut.model.get_output_embeddings()  # type: ignore[operator]
-    if type(head) is torch.nn.Linear:
-        prepack(head, plan.batch_size, keep_weight=_is_tied(cut))
-
-
-def _is_tied(cut: CutModel) -> bool:
-    """Whether the head's weight is the embedding's, which looks rows up in the plain one."""
-    head = cut.model.get_output_embeddings()  # type: ignore[operator]
-    embedding = cut.model.get_input_embeddings()  # type: ignore[operator]
-    return head is not None and embedding is not None and head.weight is embedding.weight
-
-
-def _second_head_bytes(cut: CutModel, packs: bool) -> int:
-    """Bytes of the packed copy of a tied head."""
-    if not packs or not _is_tied(cut):
-        return 0
-    weight = cut.model.get_output_embeddings().weight  # type: ignore[operator]
-    return int(weight.numel() * weight.element_size())
+    prepack_head(cut.model, plan.batch_size)

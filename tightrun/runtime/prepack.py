@@ -5,6 +5,8 @@ Without it every product reorders the weight again. The plain weight is let go.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -50,3 +52,24 @@ def prepack(module: nn.Module, rows: int, keep_weight: bool = False) -> int:
         child.packed = packed
         count += 1
     return count
+
+
+def prepack_head(model: Any, rows: int) -> None:
+    """Prepack the head of a Hugging Face model, which may be tied to the embedding."""
+    head = model.get_output_embeddings()
+    if type(head) is nn.Linear:
+        prepack(head, rows, keep_weight=_is_tied(model))
+
+
+def second_head_bytes(model: Any) -> int:
+    """Bytes of the packed copy that a tied head has beside the plain weight."""
+    if not _is_tied(model):
+        return 0
+    weight = model.get_output_embeddings().weight
+    return int(weight.numel() * weight.element_size())
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether the head's weight is the embedding's, which looks rows up in the plain one."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and embedding is not None and head.weight is embedding.weight

@@ -32,17 +32,13 @@ def probe_rates(
     if packed and can_prepack(device, dtype):
         prepack(linear, ROWS[-1])
     points: list[tuple[int, float]] = []
-    seconds = 0.0
     with torch.inference_mode():
         for rows in ROWS:
-            if seconds > SLOW_POINT_S:
-                # Slow products have reached their best rate: larger ones would take as many times
-                # longer as they have rows.
-                points.append((rows, points[-1][1]))
-                continue
             x = torch.randn(rows, shape.hidden, dtype=dtype, device=device)
             seconds = best_seconds(partial(linear, x), device)
             points.append((rows, flops_per_row * rows / seconds))
+            if seconds > SLOW_POINT_S:
+                break
     return Rates(tuple(points), memory_bandwidth(device))
 
 
