@@ -147,7 +147,7 @@ def test_a_described_machine_has_the_rates_that_are_given() -> None:
 
 def test_a_machine_that_is_neither_here_nor_described_is_refused() -> None:
     machine = Machine.model_validate({"device": "cuda", "h2d": "20GB/s"})
-    with pytest.raises(RefusedError, match="lacks flops, device_bandwidth, d2h"):
+    with pytest.raises(RefusedError, match=r"lacks flops, device_bandwidth, d2h. Usual are\n"):
         described_rates(machine)
 
 

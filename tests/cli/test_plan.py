@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli.jobs import job_of, prompts
+from tests.cli.fake_engine import FakeEngine, factory
+from tests.cli.jobs import Listener, job_of, prompts
 from tests.cli.tokenizers_on_disk import save_tokenizer
 from tests.policies.machines import DESKTOP, GIB, MULTI_HEAD, sizes
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.main import main
 from tightrun.cli.plan import STDIN_NOTE
+from tightrun.cli.run import RunOptions, run_job
 from tightrun.policies.forms import recipe_of
 from tightrun.policies.profile import Known, ModelProfile
 
@@ -154,3 +156,93 @@ def test_a_gpu_that_holds_everything_is_told_of_vllm(
     roomy = Hardware("cuda:0", Budget(80 * GIB, "free"), Budget(80 * GIB, "free"), 8)
     monkeypatch.setattr("tightrun.cli.planning.hardware_of", lambda _job: roomy)
     assert "vLLM may be faster" in plan(hardware="auto")
+
+
+RTX = {
+    "device": "cuda",
+    "gpu_memory": "24GiB",
+    "cpu_memory": "128GiB",
+    "h2d": "25GB/s",
+    "d2h": "25GB/s",
+    "device_bandwidth": "1000GB/s",
+    "flops": {64: "50TFLOP/s", 2048: "150TFLOP/s"},
+}
+
+
+def machine_file(plan: Planner, values: dict[str, Any]) -> str:
+    path = plan.folder / "machine.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def test_another_machine_is_planned_for_from_its_description(plan: Planner) -> None:
+    found = plan.json("--hardware", machine_file(plan, RTX))["hardware"]
+    assert found["device"] == "cuda:0"
+    assert found["h2d_bytes_per_s"] == 25e9
+    assert found["flops_per_s"] == {"64": 5e13, "2048": 1.5e14}
+    assert found["cores"] is None
+
+
+def test_shares_in_limits_are_of_the_memories_described(plan: Planner) -> None:
+    file = machine_file(plan, RTX)
+    limits = {"gpu_memory": "50%", "cpu_memory": "64GiB"}
+    found = plan.json("--hardware", file, limits=limits)["hardware"]
+    assert found["gpu_memory"]["bytes"] == 12 * GIB
+    assert found["cpu_memory"]["bytes"] == 64 * GIB
+
+
+def test_every_figure_that_a_description_lacks_is_named_with_usual_ones(plan: Planner) -> None:
+    file = machine_file(plan, {"device": "cuda", "gpu_memory": "24GiB", "d2h": "25GB/s"})
+    plan("--hardware", file, code=ExitCode.USAGE)
+    assert "lacks cpu_memory, flops, device_bandwidth, h2d. Usual are" in plan.err
+    assert "h2d: 12GB/s (PCIe 3 x16)" in plan.err
+
+
+def test_a_cpu_needs_other_figures_than_a_gpu(plan: Planner) -> None:
+    plan("--hardware", machine_file(plan, {"device": "cpu"}), code=ExitCode.USAGE)
+    assert "lacks cpu_memory, host_bandwidth, flops. Usual are" in plan.err
+
+
+def test_the_rate_of_a_disk_is_needed_where_weights_must_lie_there(plan: Planner) -> None:
+    small = {**RTX, "gpu_memory": "320MiB", "cpu_memory": "150MiB"}
+    plan("--hardware", machine_file(plan, small), code=ExitCode.USAGE)
+    assert "lacks disk_read. Usual are" in plan.err
+    with_disk = machine_file(plan, {**small, "disk_read": "3GB/s"})
+    assert plan.json("--hardware", with_disk)["placement"]["disk_layers"] > 0
+
+
+def test_a_disk_without_room_is_not_asked_for_its_rate(plan: Planner) -> None:
+    small = {**RTX, "gpu_memory": "320MiB", "cpu_memory": "150MiB", "disk": 0}
+    plan("--hardware", machine_file(plan, small), code=ExitCode.DOES_NOT_FIT)
+
+
+def test_an_emulated_machine_is_measured_where_it_says_nothing(plan: Planner) -> None:
+    found = plan.json("--hardware", machine_file(plan, {**CARD, "gpu_memory": "500MiB"}))
+    assert found["hardware"]["device"] == "emulated"
+    assert found["hardware"]["gpu_memory"]["bytes"] == int(0.9 * 500 * 2**20)
+
+
+def test_a_mistake_in_a_description_has_its_place(plan: Planner) -> None:
+    path = plan.folder / "machine.yaml"
+    path.write_text("device: cuda\ngpu_memory: 24\n")
+    plan("--hardware", str(path), code=ExitCode.USAGE)
+    assert "machine.yaml:2:13: gpu_memory" in plan.err
+
+
+def test_a_dry_run_is_the_plan(plan: Planner, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan()
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(plan.folder / "job.yaml"), "--dry-run"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == planned
+    assert not (plan.folder / "out").exists()
+
+
+def test_outputs_are_expected_as_long_as_in_an_earlier_run(plan: Planner) -> None:
+    plan()
+    options = RunOptions(resume="new")
+    job = plan.folder / "job.yaml"
+    run_job(job, options, view=Listener(), engine_factory=factory(FakeEngine()))
+    found = plan.json()["input"]
+    # It answered with two tokens of the 256 allowed.
+    assert (found["output_tokens"], found["output_learnt"]) == (2, True)

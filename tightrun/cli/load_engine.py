@@ -45,8 +45,7 @@ def engine_options(job: Job, scan: Scan, rows: int) -> EngineOptions:
     from tightrun.runtime.options import EngineOptions
 
     machine = job.hardware if isinstance(job.hardware, Machine) else None
-    # Kept from job to job: what was converted once is read by every later run of the model.
-    spill = cache_folder(os.environ) / "slabs"
+    spill = spill_folder(os.environ)
     return EngineOptions(
         model=job.model.path,
         revision=job.model.revision,
@@ -111,6 +110,11 @@ def longest_prompt_bytes(job: Job, scan: Scan, rows: int) -> int | None:
         return None
     around = (job.input.system or "") + (job.input.template or "")
     return int(scan.lengths[:rows].max()) + len(around.encode())
+
+
+def spill_folder(environment: Mapping[str, str]) -> Path:
+    """Where weights are kept that were converted once, for every later run of their model."""
+    return cache_folder(environment) / "slabs"
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

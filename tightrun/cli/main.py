@@ -83,6 +83,7 @@ def _run(
     limit: options.Limit = None,
     show_prompts: options.ShowPrompts = 0,
     print_config: options.PrintConfig = False,
+    dry_run: options.DryRun = False,
     resume: options.Resume = options.ResumeChoice.AUTO,
     allow_failures: options.AllowFailures = None,
     log_format: options.Format = LogFormat.AUTO,
@@ -95,6 +96,10 @@ def _run(
 
         typer.echo(as_yaml(load_job(job, overrides=set_ or ())), nl=False)
         return
+    if dry_run:
+        from tightrun.cli.plan import print_plan
+
+        raise typer.Exit(print_plan(job, set_ or (), limit, as_json=False))
     from tightrun.cli.perform import perform
     from tightrun.cli.run import RunOptions
 
@@ -137,12 +142,14 @@ def _plan(
     job: options.JobFile,
     set_: options.Set = None,
     limit: options.Limit = None,
+    hardware: options.HardwareFile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Say what a job would do here and how fast, without running it."""
+    """Say what a job would do here, or on another machine, and how fast; run nothing."""
     from tightrun.cli.plan import print_plan
 
-    raise typer.Exit(print_plan(job, set_ or (), limit, as_json=as_json))
+    code = print_plan(job, set_ or (), limit, as_json=as_json, machine_file=hardware)
+    raise typer.Exit(code)
 
 
 @app.command("validate")

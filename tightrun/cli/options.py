@@ -54,6 +54,17 @@ PrintConfig = Annotated[
         "--print-config", help="Print the job with each value's origin, and do not run it."
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan, as tightrun plan does, and run nothing.")
+]
+HardwareFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--hardware",
+        metavar="FILE",
+        help="Plan for the machine in this YAML file, a mapping as under hardware: in a job.",
+    ),
+]
 Resume = Annotated[
     ResumeChoice,
     typer.Option(

@@ -68,7 +68,7 @@ def input_json(facts: InputFacts) -> dict[str, Any]:
         "error": None if math.isnan(estimate.error) else estimate.error,
         "sampled_rows": estimate.sampled,
         "output_tokens": workload.typical_output,
-        "output_learned": facts.learned,
+        "output_learnt": facts.learnt,
         "longest_sequence": workload.longest_sequence,
     }
 
@@ -77,7 +77,7 @@ def _hardware(hardware: Hardware, rates: Rates) -> dict[str, Any]:
     kind = hardware.device.split(":")[0]
     return {
         "device": hardware.device,
-        "cores": hardware.cores,
+        "cores": hardware.cores or None,
         "gpu_memory": None if kind == "cpu" else _budget(hardware.device_memory),
         "cpu_memory": _budget(hardware.host_memory),
         "flops_per_s": {str(rows): rate for rows, rate in rates.flops_per_s},

@@ -86,7 +86,7 @@ def rows_lines(facts: InputFacts) -> Iterator[str]:
     output = workload.typical_output
     if output is not None:
         samples = f"{workload.samples} samples of " if workload.samples > 1 else ""
-        why = "as in an earlier run" if facts.learned else "all that max_tokens allows"
+        why = "as in an earlier run" if facts.learnt else "all that max_tokens allows"
         yield f"{samples}{units.count(output)} new tokens a row expected, {why}"
 
 
@@ -133,9 +133,10 @@ def _model(profile: ModelProfile) -> str:
 
 def _machine(hardware: Hardware, rates: Rates) -> Iterator[str]:
     rows, best = max(rates.flops_per_s, key=lambda point: point[1])
+    name = f"{hardware.device}, {hardware.cores} processors" if hardware.cores else hardware.device
     yield (
-        f"{hardware.device}, {hardware.cores} processors, {units.flops(best)} at "
-        f"{units.count(rows)} rows, memory {units.bandwidth(rates.memory_bytes_per_s)}"
+        f"{name}, {units.flops(best)} at {units.count(rows)} rows, memory "
+        f"{units.bandwidth(rates.memory_bytes_per_s)}"
     )
     ways = {
         "to the device": rates.h2d_bytes_per_s,

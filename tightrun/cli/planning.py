@@ -3,19 +3,26 @@ what the policies make of it. Nothing here imports torch."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tightrun.cli.capacities import memory_within
+from tightrun.cli.capacities import disk_within, memory_within
 from tightrun.cli.engine_seam import RefusedError
-from tightrun.cli.load_engine import longest_prompt_bytes, machine_options, torch_device
+from tightrun.cli.load_engine import (
+    longest_prompt_bytes,
+    machine_options,
+    spill_folder,
+    torch_device,
+)
+from tightrun.cli.machine_rates import described, refuse_unknown_disk
 from tightrun.cli.token_estimate import TokenEstimate, estimate_tokens
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job, Machine
 from tightrun.policies.advice import Advice, Setting, nearest_that_fit, what_would_help
 from tightrun.policies.hardware import Hardware
-from tightrun.policies.offload_plan import PolicyAsked
+from tightrun.policies.offload_choice import PolicyAsked
 from tightrun.policies.plan import DoesNotFitError, Workload
 from tightrun.policies.planner import JobPlan, plan_job
 from tightrun.policies.profile import Known
@@ -34,14 +41,14 @@ class KnownFor(Protocol):
 class InputFacts:
     """What a plan knows of the input: the workload, and how well it is known.
 
-    `prompt_tokens` are those of all rows, `learned` says that the expected outputs are those of
+    `prompt_tokens` are those of all rows, `learnt` says that the expected outputs are those of
     an earlier run.
     """
 
     workload: Workload
     estimate: TokenEstimate
     prompt_tokens: int
-    learned: bool = False
+    learnt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +69,68 @@ class Planned:
 
 
 def input_facts(
-    job: Job, scan: Scan, rows: int, notify: Notify, learned_output: float | None = None
+    job: Job, scan: Scan, rows: int, notify: Notify, learnt_share: float | None = None
 ) -> InputFacts:
-    """What the first `rows` rows ask for. `learned_output` is the mean of an earlier run's outputs
-    in tokens; without one, rows are taken to write all they may.
+    """What the first `rows` rows ask for. `learnt_share` is the share of what outputs were allowed
+    that those of an earlier run came to; without one, rows are taken to write all they may.
 
     Raises InputError for an input that is no longer what was scanned.
     """
     estimate = estimate_tokens(job, scan, rows, notify)
-    expected = estimate.output if learned_output is None else learned_output
+    allowed = job.sampling.max_tokens if estimate.output is None else estimate.output
+    expected = allowed * (1.0 if learnt_share is None else learnt_share)
     workload = workload_of(
         rows=rows,
         samples=job.sampling.n,
         max_tokens=job.sampling.max_tokens,
         prompt_bytes=longest_prompt_bytes(job, scan, rows),
         prompts=estimate.quantiles(scan.lengths[:rows]),
-        expected_output=None if expected is None else max(1, round(expected)),
+        expected_output=max(1, round(expected)),
     )
     tokens = round(float(estimate.tokens(scan.lengths[:rows]).sum()))
-    return InputFacts(workload, estimate, tokens, learned_output is not None)
+    return InputFacts(workload, estimate, tokens, learnt_share is not None)
 
 
 def plan_here(job: Job, facts: InputFacts, known_for: KnownFor, notify: Notify) -> Planned:
-    """The plan for the machine of the job: this one, or the one it describes.
+    """The plan for the machine of the job: this one, or the one it emulates.
 
     Raises RefusedError for a model or a device that cannot be used.
     """
     known = known_for(job, notify)
-    return decide(job, facts, known, hardware_of(job))
+    return decide(facts, known, hardware_of(job), policy_asked(job), job.limits.context)
 
 
-def decide(job: Job, facts: InputFacts, known: Known, hardware: Hardware) -> Planned:
+def plan_there(
+    job: Job, machine: Machine, facts: InputFacts, known_for: KnownFor, notify: Notify
+) -> Planned:
+    """The plan for a machine that is described, and in place of the job's own. An emulated one is
+    this machine behind links of the given rates, and may be measured.
+
+    Raises RefusedError for a model that cannot be used, or for a machine that lacks a figure.
+    """
+    if machine.device == "emulated":
+        return plan_here(job.model_copy(update={"hardware": machine}), facts, known_for, notify)
+    hardware, rates = described(machine, job.limits)
+    profile = known_for(job.model_copy(update={"hardware": "auto"}), notify).profile
+    asked = policy_asked(job, machine)
+    knows_disk = machine.disk_read is not None
+    planned = decide(
+        facts,
+        Known(profile, rates),
+        hardware,
+        replace(asked, disk=asked.disk and knows_disk),
+        job.limits.context,
+    )
+    if asked.disk and not knows_disk and any(x.key == "limits.disk" for x in planned.nearest):
+        refuse_unknown_disk(machine)
+    return planned
+
+
+def decide(
+    facts: InputFacts, known: Known, hardware: Hardware, asked: PolicyAsked, context: int | None
+) -> Planned:
     """The plan, or why there is none and what would change that."""
-    profile, rates, context = known.profile, known.rates, job.limits.context
-    asked = policy_asked(job)
+    profile, rates = known.profile, known.rates
     try:
         job_plan = plan_job(profile, hardware, rates, facts.workload, asked, context)
     except DoesNotFitError as error:
@@ -123,9 +158,17 @@ def hardware_of(job: Job) -> Hardware:
         raise RefusedError(str(error)) from error
 
 
-def policy_asked(job: Job) -> PolicyAsked:
-    """What the job sets of the plan itself."""
+def policy_asked(job: Job, machine: Machine | None = None) -> PolicyAsked:
+    """What the job sets of the plan itself; of the disk, what `machine` or its own leaves."""
     policy = job.policy
+    if machine is None and isinstance(job.hardware, Machine):
+        machine = job.hardware
+    disk = disk_within(job.limits.disk, machine.disk if machine else None, spill_folder(os.environ))
     return PolicyAsked(
-        policy.batch_size, policy.batches, policy.recompute, policy.recompute_form, policy.name
+        policy.batch_size,
+        policy.batches,
+        policy.recompute,
+        policy.recompute_form,
+        policy.name,
+        disk=disk != 0,
     )
