@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.parity.families import VOCAB
-from tests.parity.offloaded import LONGEST, Run, Way, loaded_engine, rough, run_engine, run_oracle
+from tests.parity.offloaded import (
+    LONGEST,
+    Run,
+    Way,
+    loaded_engine,
+    requests_of,
+    rough,
+    run_engine,
+    run_oracle,
+)
 from tests.parity.tiny_models import Oracle, as_text, ragged_prompts, spoken
-from tests.runtime.engines import ask
+from tests.runtime.engines import answers, ask
+from tightrun.core import StepRecord
+from tightrun.policies.foresight import Sizes
+from tightrun.runtime.engine import Engine
 
 LAYERS = (0, 1, 2)
 THRESHOLD = 64  # of the longrope model's second table
@@ -72,6 +85,35 @@ def test_any_number_of_batches_may_share_a_pass(
     run = run_oracle(oracle, words, Way(recompute=0.7, form=form, batches=batches), rough(4))
     assert run.said == oracle.expected
     assert max(step.batches for step in run.steps) == batches
+
+
+class ChangesSizes(list[StepRecord]):
+    """Takes an engine's steps, and gives it other sizes after every other one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        ways = itertools.product((5, 1, 3), (1, 3, 2), (64, 5))
+        self._ways = itertools.cycle(Sizes(*way) for way in ways)
+
+    def append(self, step: StepRecord) -> None:
+        super().append(step)
+        if len(self) % 2:
+            self._engine._scheduler.sizes = next(self._ways)
+
+
+@pytest.mark.parametrize("form", ["tokens", "activations"])
+@pytest.mark.parametrize("kv_blocks", [0, 14])
+def test_sizes_that_change_in_mid_run_say_the_same(
+    form: str, kv_blocks: int, oracle_of: Callable[[str], Oracle], words: Path
+) -> None:
+    oracle = oracle_of("llama")
+    way = Way(form=form, recompute=0.4, batches=3, batch_size=5, kv_blocks=kv_blocks)
+    with loaded_engine(oracle.folder, words, way, rough(6)) as engine:
+        steps = ChangesSizes(engine)
+        got = answers(engine, requests_of(oracle), steps)
+    said = [got[i].samples[0] for i in range(len(got))]
+    assert [(s.text, s.finish_reason, s.completion_tokens) for s in said] == oracle.expected
+    assert len({(step.batches, step.sequences) for step in steps}) > 3
 
 
 @pytest.mark.parametrize("form", ["tokens", "activations"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from tests.parity.tiny_models import as_text, ragged_prompts
 from tests.runtime.engines import answers, ask, small_engine, texts
 from tightrun.core import Completion, Request, StepRecord
+from tightrun.policies.foresight import Sizes
 from tightrun.runtime.engine import Engine
 from tightrun.runtime.loading import LoadedModel
 from tightrun.runtime.options import EngineOptions
@@ -77,6 +79,27 @@ def test_giving_way_under_a_tiny_cache_does_not_matter(
     engine._scheduler.lengths.planned = 1  # outputs are believed to be short
     assert texts(engine, rows()) == sampled
     assert engine.summary().preemptions > 2
+
+
+def test_sizes_that_change_in_mid_run_do_not_matter(
+    tiny_llama: Loaded, sampled: dict[int, str]
+) -> None:
+    engine = small_engine(tiny_llama, batch_size=5, batches=2, prefill_tokens=64)
+    ways = itertools.cycle([Sizes(1, 1, 3), Sizes(5, 2, 64), Sizes(2, 2, 7), Sizes(3, 1, 64)])
+    got: dict[int, str] = {}
+    together: set[int] = set()
+
+    def finish(completion: Completion) -> None:
+        got[completion.row_index] = completion.samples[0].text
+
+    def on_step(step: StepRecord) -> None:
+        together.add(step.sequences)
+        if step.iteration % 3 == 0:
+            engine._scheduler.sizes = next(ways)
+
+    run_into(engine, rows(), finish, on_step)
+    assert got == sampled
+    assert len(together) > 3
 
 
 def test_the_shared_prefix_does_not_matter(tiny_llama: Loaded, sampled: dict[int, str]) -> None:

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import pytest
 
+from tests.policies.machines import model
 from tightrun.core import RunNote, StepRecord
 from tightrun.policies.admission import OutputLengths
 from tightrun.policies.corrections import Corrections
 from tightrun.policies.cost import PassBound
+from tightrun.policies.foresight import Foresight
+from tightrun.policies.forms import recipe_of
 from tightrun.policies.hardware import Rates
+from tightrun.policies.lengths import Lengths
 from tightrun.policies.loads import PassMeasured
 from tightrun.policies.measured import Assumed, Pace
-from tightrun.policies.plan import Plan, Predicted, Workload
-from tightrun.runtime.plan_watch import PATIENCE, PassDone, PlanWatch, expected_of
+from tightrun.policies.pass_cost import Policy
+from tightrun.policies.placement import Placement
+from tightrun.policies.plan import Predicted
+from tightrun.runtime.plan_watch import PATIENCE, PassDone, PlanWatch
 
 RATES = Rates(((1, 1e12),), 1e9, 1e9, 1e9)
-PLAN = Plan(8, 2, 64, 16, 100, 128, predicted_tokens_per_s=100.0)
+SHAPE = model(2, 32, 4, 4, 8, 64, 256)
 STEP = StepRecord(1, 1, "mixed", 0.0, 1.0, 2, 16, 48, 16, 500)
+PLANNED = Lengths((30,), 32)
+PROMISED = Predicted(60.0, 800.0, 90.0, 80.0, "h2d")
 
 
-def watch(workload: Workload | None = None, predicted: Predicted | None = None) -> PlanWatch:
-    expected = expected_of(PLAN, predicted, workload or Workload())
-    return PlanWatch(expected, RATES, OutputLengths(), Corrections())
+def foresight(lengths: Lengths) -> Foresight:
+    placement = Placement(2, 8, 64, 64, 16, 100)
+    return Foresight(SHAPE, recipe_of(SHAPE), placement, Policy(), lengths, RATES)
+
+
+def watch(
+    promised: Predicted = PROMISED,
+    lengths: Lengths = PLANNED,
+    learnt: OutputLengths | None = None,
+) -> PlanWatch:
+    return PlanWatch(foresight(lengths), promised, learnt or OutputLengths(), Corrections())
 
 
 def done(slower: float = 1.0) -> PassDone:
@@ -86,22 +102,39 @@ def test_every_resource_has_the_rate_planned_with_and_the_one_it_had() -> None:
     assert run.used("disk") is None
 
 
-def test_what_was_expected_is_what_the_plan_reckoned_with() -> None:
-    workload = Workload(5, 2, typical_output=32, prompts=(10, 20, 60))
-    expected = expected_of(PLAN, None, workload)
-    assert expected.pace == Pace(output_tokens_per_s=100.0)
-    assert (expected.prompt, expected.output) == (30.0, 32.0)
-    assert (expected.together, expected.sequences) == (10.0, 10)
+def test_what_was_promised_and_reckoned_with_stands_beside_it() -> None:
+    run = watch(lengths=Lengths((10, 20, 60), 32, 10)).compared(0, 12.0)
+    assert run.planned == Pace(60.0, 800.0, 90.0, 80.0)
+    assert (run.prompt, run.output) == (Assumed(30.0, 12.0), Assumed(32.0, 0.0))
+    assert run.together.planned == 10
 
 
-def test_a_prediction_goes_before_the_speed_of_the_search() -> None:
-    predicted = Predicted(60.0, 800.0, 90.0, 80.0, "h2d")
-    expected = expected_of(PLAN, predicted, Workload())
-    assert expected.pace == Pace(60.0, 800.0, 90.0, 80.0)
+def test_outputs_are_compared_when_most_of_them_were_seen_to_end() -> None:
+    learnt = OutputLengths()
+    watched = watch(learnt=learnt)
+    for _ in range(40):
+        learnt.learn(90, 200)
+    learnt.draw([(95, 200)] * 400)
+    assert watched.compared(0, 0.0).output.measured == 0.0
+    learnt.draw([(5, 200)] * 10)
+    assert watched.compared(0, 0.0).output.measured == pytest.approx(90.0)
 
 
-def test_lengths_that_are_learnt_are_compared_with_those_planned_for() -> None:
-    watched = watch(Workload(typical_output=32))
-    watched.add(done())
-    assert watched.compared(0, 12.0).output == Assumed(32.0, 0.0)
-    assert watched.compared(0, 12.0).prompt == Assumed(0.0, 12.0)
+def test_longer_outputs_make_the_plan_promise_less_or_more() -> None:
+    short, long = (
+        watch(lengths=Lengths((30,), output, 100)).compared(0, 30.0) for output in (4, 400)
+    )
+    learnt = OutputLengths()
+    for _ in range(40):
+        learnt.learn(400, 500)
+    learnt.draw(())
+    found = watch(lengths=Lengths((30,), 4, 100), learnt=learnt).compared(0, 30.0)
+    assert found.reachable_tokens_per_s == pytest.approx(long.reachable_tokens_per_s, rel=0.01)
+    assert found.reachable_tokens_per_s != pytest.approx(short.reachable_tokens_per_s, rel=0.01)
+
+
+def test_the_time_of_the_whole_run_follows_the_passes() -> None:
+    watched = watch()
+    assert watched.planned_seconds == 60.0
+    watched.add(done(1.5))
+    assert watched.planned_seconds == 90.0

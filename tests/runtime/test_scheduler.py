@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.stand_ins import request
 from tests.runtime.test_kv_cache import SIZE, cache_of
+from tightrun.policies.foresight import Sizes
 from tightrun.policies.plan import Plan
 from tightrun.runtime.batch import Segment
 from tightrun.runtime.prefix import SHORTEST, SharedPrefix
@@ -157,6 +158,24 @@ def test_a_batch_holds_one_side_of_the_ropes() -> None:
     simulation = Simulation(batch_size=4)
     simulation.run([waiting(row, numbered(3, 100 * row), 3, side=row % 2) for row in range(4)])
     assert [[row for row, _ in batch] for batch in simulation.passes[0]] == [[0, 2], [1, 3]]
+
+
+# --- other sizes ------------------------------------------------------------------------------
+
+
+def test_fewer_places_take_none_from_who_runs() -> None:
+    simulation = Simulation(batch_size=4, blocks=30)
+    sequences = [waiting(row, numbered(3, 100 * row), 6) for row in range(8)]
+    for sequence in sequences:
+        simulation.scheduler.add(sequence)
+    simulation.step()
+    simulation.scheduler.sizes = Sizes(2, 1, 64)
+    simulation.step()
+    assert len(simulation.scheduler.running) == 4
+    while not simulation.scheduler.idle:
+        simulation.step()
+    assert len(simulation.passes[-1][0]) == 2
+    assert simulation.scheduler.preemptions == 0
 
 
 # --- giving way -------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import torch
 from tightrun.core import Completion, Request, RunNote, StepRecord, TraceSpan, Written
 from tightrun.policies.admission import OutputLengths
 from tightrun.policies.cost import bound_of_block, pass_flops
-from tightrun.policies.measured import Comparison
 from tightrun.policies.output_shares import Learnt
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.accounts import (
@@ -31,7 +30,7 @@ from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.going_on import Known, drawn_since
 from tightrun.runtime.kernel_choice import is_token_major
 from tightrun.runtime.kv_cache import KVCache, Rooms
-from tightrun.runtime.loaded_model import LoadedModel, Notify, workload
+from tightrun.runtime.loaded_model import LoadedModel, Notify
 from tightrun.runtime.loading import load
 from tightrun.runtime.loop import LOOPS
 from tightrun.runtime.model import ModelRefusedError
@@ -39,12 +38,13 @@ from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_meter import PassMeter, step_of
 from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
 from tightrun.runtime.pass_run import PassRunner
-from tightrun.runtime.plan_watch import PassDone, PlanWatch, expected_of
+from tightrun.runtime.plan_watch import PassDone
 from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
 from tightrun.runtime.stages import PassAbandonedError, Stages
+from tightrun.runtime.steering import Steering
 from tightrun.runtime.warm_up import widest_pass, widest_streamed_pass
 
 PREFIX_SAMPLE = 64
@@ -127,11 +127,14 @@ class Engine:
             LOOPS[options.policy], self._scheduler, self._planner, self._stages, self._weights
         )
         self._meter = PassMeter(loaded.accelerator, self._weights, self._links)
-        self._watch = PlanWatch(
-            expected_of(plan, loaded.predicted, workload(options)),
-            loaded.rates,
-            lengths,
+        foresight = loaded.foresight()
+        chosen = options.batch_size is not None or options.batches is not None
+        self._steering = Steering(
+            foresight,
+            loaded.predicted or foresight.predicted(),
+            self._scheduler,
             self._distributor.corrections,
+            replans=options.policy == "adaptive" and not chosen,
         )
 
     @classmethod
@@ -233,9 +236,9 @@ class Engine:
             gpu_budget=memory.budget if on_gpu or on_device else 0,
             cpu_bytes=psutil.Process().memory_info().rss,
             cpu_budget=self._loaded.hardware.host_memory.bytes,
-            planned_output_tokens_per_s=self._watch.expected.pace.output_tokens_per_s,
+            planned_output_tokens_per_s=self._steering.planned_output_tokens_per_s,
             mean_output_tokens=lengths.mean_tokens,
-            planned_seconds=self._watch.planned_seconds,
+            planned_seconds=self._steering.planned_seconds,
         )
 
     def summary(self) -> EngineSummary:
@@ -260,7 +263,7 @@ class Engine:
             disk_bytes_per_s=a.disk_bytes / a.seconds if a.seconds else 0.0,
             recompute_ratio=a.recomputed_tokens / max(1, a.offloaded_tokens),
             recompute_form=self._distributor.form if a.recomputed_tokens else "",
-            comparison=self._compared(),
+            comparison=self._steering.compared(),
             learnt=self._scheduler.lengths.known,
         )
 
@@ -277,10 +280,6 @@ class Engine:
         self._loaded.close()
         self._cache.layers.clear()
         self._loaded.cut.layers.clear()
-
-    def _compared(self) -> Comparison:
-        mean_prompt = self._scheduler.prompt_tokens / max(1, self._scheduler.prompts)
-        return self._watch.compared(self._accounts.output_tokens, mean_prompt)
 
     def _peak_gpu_bytes(self) -> int:
         if self.device.type == "cuda":
@@ -376,11 +375,9 @@ class Engine:
             elapsed_s=elapsed,
             bound_s=bound.bound_s,
         )
-        self._watch.add(PassDone(as_planned, measured, bound, flops, step))
         on_step(step)
-        note = self._watch.note(self._compared)
-        if note is not None:
-            self._on_note(note)
+        done = PassDone(as_planned, measured, bound, flops, step)
+        self._steering.passed(done, drawn, self._on_note)
 
 
 def _unheard(note: RunNote) -> None:

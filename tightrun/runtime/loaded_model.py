@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
 
 import torch
 
-from tightrun.policies.forms import Form
+from tightrun.policies.foresight import Foresight
+from tightrun.policies.forms import Form, Recipe, recipe_of
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.kv import Distributor
+from tightrun.policies.lengths import lengths_of
+from tightrun.policies.offload_memory import WeightSizes
+from tightrun.policies.pass_cost import Policy
+from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload
+from tightrun.policies.schedule import schedule_of
 from tightrun.policies.shape import ModelShape
 from tightrun.policies.workload import workload_of
 from tightrun.runtime.attention import AttentionKernel
@@ -22,6 +28,7 @@ from tightrun.runtime.pass_plan import WeightTraffic
 from tightrun.runtime.projection import Projection
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.skeleton import Skeleton
+from tightrun.runtime.slab import Tier
 from tightrun.runtime.tokenizer import Tokenizer
 from tightrun.runtime.weights import ResidentWeights, Weights
 
@@ -54,21 +61,52 @@ class LoadedModel:
     skeleton: Skeleton | None = None
     spilled: TemporaryDirectory[str] | None = None
 
+    @property
+    def forced(self) -> float | None:
+        """The recompute ratio that is asked for, where there is a form for it."""
+        return self.options.recompute if self.form != "none" else None
+
+    def recipe(self) -> Recipe:
+        """What a token of context costs in every form."""
+        recipe, projection = recipe_of(self.shape, projects=False), self.projection
+        if projection is None:
+            return recipe
+        layers = range(len(self.shape.layers))
+        return replace(
+            recipe,
+            activation_bytes=projection.width * self.dtype.itemsize * len(layers),
+            projection_flops=float(sum(map(projection.flops_per_token, layers))),
+        )
+
     def distributor(self) -> Distributor:
         """What decides, pass by pass, how much of the context off the device is recomputed."""
-        projection, layers = self.projection, len(self.shape.layers)
+        recipe = self.recipe()
         return Distributor(
             self.shape,
             self.rates,
             self.form,
             self.plan.block_tokens,
-            forced=self.options.recompute if self.form != "none" else None,
-            activation_bytes=projection.width * self.dtype.itemsize * layers if projection else 0,
-            projection_flops_per_token=(
-                float(sum(map(projection.flops_per_token, range(layers)))) if projection else 0.0
-            ),
+            forced=self.forced,
+            activation_bytes=recipe.activation_bytes,
+            projection_flops_per_token=recipe.projection_flops,
             most_rows=self.plan.most_rows,
             compute_factor=self.compute_factor,
+        )
+
+    def foresight(self) -> Foresight:
+        """The job as planned, to be simulated with what it turns out to be."""
+        tier: Tier = "disk" if self.accelerator.kind == "cpu" else "host"
+        sizes = tuple(x.weight_bytes for x in self.shape.layers)
+        if self.skeleton is not None:
+            skeleton = self.skeleton
+            sizes = tuple(skeleton.slab_bytes(i, tier) for i in range(len(sizes)))
+        return Foresight(
+            self.shape,
+            self.recipe(),
+            placement_of(self.plan, WeightSizes(sizes, 0), self.accelerator.kind),
+            Policy(schedule_of(self.options.policy), self.form, self.forced),
+            lengths_of(workload(self.options), self.plan.context),
+            self.rates,
         )
 
     def describe(self) -> list[str]:

@@ -10,26 +10,16 @@ from tightrun.policies.admission import OutputLengths
 from tightrun.policies.corrections import Corrections
 from tightrun.policies.cost import PassBound
 from tightrun.policies.explain import explain, is_warm
-from tightrun.policies.hardware import Rates
+from tightrun.policies.foresight import Foresight
 from tightrun.policies.loads import PassMeasured
 from tightrun.policies.measured import Assumed, Comparison, Measurements, Pace
-from tightrun.policies.plan import Plan, Predicted, Workload
+from tightrun.policies.plan import Predicted
 
 GAP_EVENT = "off_plan"
 # Passes in which the same cause must stand: the first ones are not like those that follow.
 PATIENCE = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a plan promised, and the lengths it reckoned with: tokens of a mean prompt and of a
-    mean output (0.0 where it knew none), sequences together, and sequences in all if known."""
-
-    pace: Pace
-    prompt: float
-    output: float
-    together: float
-    sequences: int | None
+# Lengths that have changed by less make no other speed.
+SAME = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +34,27 @@ class PassDone:
     step: StepRecord
 
 
-def expected_of(plan: Plan, predicted: Predicted | None, workload: Workload) -> Expected:
-    """What the plan of a job promised."""
-    rows = workload.rows
-    total = None if rows is None else rows * workload.samples
-    pace = Pace(output_tokens_per_s=plan.predicted_tokens_per_s)
-    if predicted is not None:
-        pace = Pace(
+class PlanWatch:
+    """Takes in every pass.
+
+    `foresight` is the job as planned, `predicted` what was promised, `lengths` and `corrections`
+    are those that the run learns.
+    """
+
+    def __init__(
+        self,
+        foresight: Foresight,
+        predicted: Predicted,
+        lengths: OutputLengths,
+        corrections: Corrections,
+    ) -> None:
+        self.pace = Pace(
             predicted.seconds,
             predicted.prefill_tokens_per_s,
             predicted.decode_tokens_per_s,
             predicted.output_tokens_per_s,
         )
-    prompts = workload.prompts
-    return Expected(
-        pace,
-        prompt=sum(prompts) / len(prompts) if prompts else 0.0,
-        output=float(workload.typical_output or 0),
-        together=float(plan.sequences if total is None else min(total, plan.sequences)),
-        sequences=total,
-    )
-
-
-class PlanWatch:
-    """Takes in every pass. `lengths` and `corrections` are those that the run learns."""
-
-    def __init__(
-        self, expected: Expected, rates: Rates, lengths: OutputLengths, corrections: Corrections
-    ) -> None:
-        self.expected = expected
-        self._memory_bytes_per_s = rates.memory_bytes_per_s
+        self._foresight = foresight
         self._lengths, self._corrections = lengths, corrections
         self._measured = Measurements()
         self._prefill_s = 0.0
@@ -81,6 +62,7 @@ class PlanWatch:
         self._cause = ""
         self._in_a_row = 0
         self._told = False
+        self._reachable: tuple[float, float, float] | None = None
 
     def add(self, done: PassDone) -> None:
         """Enter a pass; prefill and decode share its time by their rows, as when it is planned."""
@@ -90,7 +72,7 @@ class PlanWatch:
             done.measured,
             flops=done.flops,
             memory_s=memory_s,
-            memory_bytes=memory_s * self._memory_bytes_per_s,
+            memory_bytes=memory_s * self._foresight.rates.memory_bytes_per_s,
         )
         rows = max(1, step.prefill_tokens + step.decode_tokens)
         self._prefill_s += step.elapsed_s * step.prefill_tokens / rows
@@ -103,16 +85,18 @@ class PlanWatch:
         """What the whole run will take if passes go on to be as much off the plan as so far."""
         run = self._measured
         off = run.elapsed_s / run.planned_s if run.planned_s else 1.0
-        return self.expected.pace.seconds * off
+        return self.pace.seconds * off
 
     def compared(self, output_tokens: int, mean_prompt: float) -> Comparison:
         """The run so far against the plan; `output_tokens` are those that were drawn,
         `mean_prompt` tokens of the prompts that have started."""
         run, lengths = self._measured, self._lengths
+        planned = self._foresight.lengths
         output = lengths.mean_tokens if lengths.are_seen else 0.0
         decode_s = run.elapsed_s - self._prefill_s
+        places = self._foresight.sizes.sequences
         return Comparison(
-            planned=self.expected.pace,
+            planned=self.pace,
             measured=Pace(
                 seconds=run.elapsed_s,
                 prefill_tokens_per_s=_per_s(self._prefill_tokens, self._prefill_s),
@@ -123,9 +107,12 @@ class PlanWatch:
             passes_planned_s=run.planned_s,
             passes_s=run.elapsed_s,
             resources=tuple(run.used(self._corrections)),
-            output=Assumed(self.expected.output, output),
-            prompt=Assumed(self.expected.prompt, mean_prompt),
-            together=Assumed(self.expected.together, _per_s(self._sequences, run.passes)),
+            output=Assumed(planned.output, output),
+            prompt=Assumed(planned.prompt, mean_prompt),
+            together=Assumed(
+                min(places, planned.sequences or places), _per_s(self._sequences, run.passes)
+            ),
+            reachable_tokens_per_s=self._reachable_tokens_per_s(mean_prompt, output),
         )
 
     def note(self, compared: Callable[[], Comparison]) -> RunNote | None:
@@ -133,7 +120,7 @@ class PlanWatch:
 
         Said once: after the warm-up, and when the same cause has stood for PATIENCE passes.
         """
-        total = self.expected.sequences
+        total = self._foresight.lengths.sequences
         share = self._lengths.finished / total if total else 0.0
         if self._told or not is_warm(self._measured.passes, share):
             return None
@@ -147,6 +134,19 @@ class PlanWatch:
         self._told = True
         figures = {"gap": explained.gap, "cause": cause, "comparison": run.as_json()}
         return RunNote(GAP_EVENT, explained.text, figures)
+
+    def _reachable_tokens_per_s(self, prompt: float, output: float) -> float:
+        """What the plan would have promised for these lengths, simulated when they have changed."""
+        if not prompt and not output:
+            return 0.0
+        if self._reachable is not None:
+            *lengths, speed = self._reachable
+            if all(abs(x - y) <= SAME * y for x, y in zip((prompt, output), lengths, strict=True)):
+                return speed
+        lengths_found = self._foresight.lengths_with(prompt=prompt, output=output)
+        speed = self._foresight.predicted(lengths=lengths_found).output_tokens_per_s
+        self._reachable = prompt, output, speed
+        return speed
 
 
 def _per_s(amount: float, seconds: float) -> float:

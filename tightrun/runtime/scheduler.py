@@ -7,6 +7,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from tightrun.policies.admission import OutputLengths, may_start
+from tightrun.policies.foresight import Sizes
 from tightrun.policies.plan import Plan
 from tightrun.runtime.batch import Segment
 from tightrun.runtime.kv_cache import KVCache
@@ -68,6 +69,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        # What may change while it runs, within the plan.
+        self.sizes = Sizes(plan.batch_size, plan.batches, plan.prefill_tokens)
         self.prompts = 0
         self.prompt_tokens = 0
         self.shared_tokens = 0
@@ -182,7 +185,7 @@ class Scheduler:
     def _start(self) -> None:
         """Start waiting sequences in order while there are places and memory for them."""
         rooms = self._rooms()
-        while self.waiting and len(self.running) < self.plan.sequences:
+        while self.waiting and len(self.running) < self.sizes.sequences:
             if self.running and self.prefix.pending:
                 return  # everyone else begins with what the first one computes now
             sequence = self.waiting[0]
@@ -222,7 +225,7 @@ class Scheduler:
         wanted = self.cache.blocks_for(min(self._expected(sequence), sequence.most_tokens))
         now = self.cache.blocks_for(len(sequence.tokens))
         open_lanes = [
-            x for x in range(self.plan.batches) if rooms.sequences[x] < self.plan.batch_size
+            x for x in range(self.sizes.batches) if rooms.sequences[x] < self.sizes.batch_size
         ]
         if not open_lanes:
             return None
@@ -282,7 +285,7 @@ class Scheduler:
         """Every decoding sequence's token, then prefill chunks up to the budget of a batch."""
         mine = [s for s in self.running if s.lane == lane]
         decoding = [Segment(s, 1) for s in mine if s.uncomputed == 1]
-        left = self.plan.prefill_tokens
+        left = self.sizes.prefill_tokens
         if self.plan.most_rows:
             left = min(left, self.plan.most_rows - sum(map(self._replayed, mine)))
         left = max(1, left - len(decoding))
