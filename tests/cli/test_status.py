@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import pytest
 
 from tests.cli.fake_engine import FakeEngine, factory
 from tests.cli.jobs import Listener, job_of, prompts
+from tests.io.machines import end_process, machine
+from tightrun.cli.holding import locks_at
 from tightrun.cli.run import run_job
 from tightrun.cli.status import status_of
 from tightrun.io.events import EventLog
-from tightrun.io.outputs import OutputError
+from tightrun.io.lock import take
+from tightrun.io.outputs import OutputError, OutputPlace
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """The output of a run, with a manifest that says that it still runs in this process."""
+    """The output of a run, with a manifest that says that it still runs."""
     view = Listener()
     run_job(job_of(tmp_path, prompts(20)), view=view, engine_factory=factory(FakeEngine()))
     change(tmp_path / "out", state="running", ended=None)
@@ -31,24 +32,25 @@ def change(out: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_living_run_is_as_far_as_it_last_said(out: Path) -> None:
+def test_a_living_run_is_as_far_as_it_last_said(tmp_path: Path, out: Path) -> None:
+    here, live = machine(tmp_path / "node"), OutputPlace.of(out).live
+    take(live, locks_at(live, here), here.me, target=out)
     EventLog(out / "_tightrun").event("progress", done=8, failed=1, eta_s=12.5)
-    status = status_of(out)
+    status = status_of(out, here)
     assert (status.state, status.done, status.failed, status.eta_s) == ("running", 8, 1, 12.5)
 
 
-def test_a_run_whose_process_is_gone_has_died(out: Path) -> None:
-    gone = os.fork()
-    if gone == 0:
-        os._exit(0)
-    os.waitpid(gone, 0)
-    change(out, host={"name": platform.node(), "pid": gone})
-    assert status_of(out).state == "died"
+def test_a_run_whose_process_is_gone_has_died(tmp_path: Path, out: Path) -> None:
+    here, live = machine(tmp_path / "node"), OutputPlace.of(out).live
+    take(live, locks_at(live, here), here.me, target=out)
+    end_process(tmp_path / "node", here.me.pid)
+    assert status_of(out, here).state == "died"
 
 
-def test_a_run_on_another_host_is_believed(out: Path) -> None:
-    change(out, host={"name": "elsewhere", "pid": 2**22 + 1})
-    assert status_of(out).state == "running"
+def test_a_run_on_another_host_is_believed(tmp_path: Path, out: Path) -> None:
+    there, live = machine(tmp_path / "node", host="elsewhere"), OutputPlace.of(out).live
+    take(live, locks_at(live, there), there.me, target=out)
+    assert status_of(out, machine(tmp_path / "here", boot="boot-2")).state == "running"
 
 
 def test_a_manifest_that_cannot_be_read_is_said_to_be_so(out: Path) -> None:

@@ -14,11 +14,14 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
     from tightrun.cli.engine_seam import RefusedError
     from tightrun.io.inputs import InputError
     from tightrun.io.job import JobError
+    from tightrun.io.lock import LockedError, LostError
     from tightrun.io.outputs import OutputError
     from tightrun.policies.plan import DoesNotFitError
 
     if isinstance(error, JobError):
         return str(error), ExitCode.USAGE
+    if isinstance(error, (LockedError, LostError)):
+        return f"tightrun: {error}", ExitCode.LOCKED
     if isinstance(error, (InputError, OutputError, RefusedError)):
         return f"tightrun: {error}", ExitCode.USAGE
     if isinstance(error, DoesNotFitError):

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     ROWS_FAILED = 3
     DOES_NOT_FIT = 4
+    LOCKED = 5
     TOO_MANY_FAILED = 6
     STOPPED = 75
     SECOND_INTERRUPT = 130

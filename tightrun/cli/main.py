@@ -25,8 +25,8 @@ app = typer.Typer(
     help="Runs a large offline LLM job to its end on the hardware at hand.\n\n"
     "tightrun JOB.yaml is short for tightrun run JOB.yaml.",
     epilog="Exit codes: 0 every row good; 1 internal error; 2 usage, job file or input; 3 some "
-    "rows failed; 4 does not fit; 6 too many rows failed; 75 stopped by a signal or the time "
-    "limit; 130 second interrupt.",
+    "rows failed; 4 does not fit; 5 the output is held by another run; 6 too many rows failed; 75 "
+    "stopped by a signal or the time limit; 130 second interrupt.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -86,6 +86,7 @@ def _run(
     dry_run: options.DryRun = False,
     resume: options.Resume = options.ResumeChoice.AUTO,
     allow_failures: options.AllowFailures = None,
+    if_locked: options.IfLocked = options.IfLockedChoice.FAIL,
     log_format: options.Format = LogFormat.AUTO,
     quiet: options.Quiet = False,
 ) -> None:
@@ -103,7 +104,13 @@ def _run(
     from tightrun.cli.perform import perform
     from tightrun.cli.run import RunOptions
 
-    flags = RunOptions(limit, show_prompts, resume.value, options.tolerance(allow_failures))
+    flags = RunOptions(
+        limit,
+        show_prompts,
+        resume.value,
+        options.tolerance(allow_failures),
+        if_locked=if_locked.value,
+    )
     code = perform(job, set_ or (), flags, log_format=log_format, quiet=quiet)
     raise typer.Exit(code)
 
@@ -121,6 +128,7 @@ def _batch(
     limit: options.Limit = None,
     resume: options.Resume = options.ResumeChoice.AUTO,
     allow_failures: options.AllowFailures = None,
+    if_locked: options.IfLocked = options.IfLockedChoice.FAIL,
     log_format: options.Format = LogFormat.AUTO,
     quiet: options.Quiet = False,
 ) -> None:
@@ -133,7 +141,9 @@ def _batch(
         "input": {"path": str(input_file), "format": "openai-batch"},
         "output": {"path": str(output_file), "format": "openai-batch"},
     }
-    flags = RunOptions(limit, 0, resume.value, options.tolerance(allow_failures))
+    flags = RunOptions(
+        limit, 0, resume.value, options.tolerance(allow_failures), if_locked=if_locked.value
+    )
     raise typer.Exit(perform(job, set_ or (), flags, log_format=log_format, quiet=quiet))
 
 

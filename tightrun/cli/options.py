@@ -21,6 +21,14 @@ class ResumeChoice(StrEnum):
     NEW = "new"
 
 
+class IfLockedChoice(StrEnum):
+    """What to do when another run is at work on the output."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    WAIT = "wait"
+
+
 def tolerance(allow_failures: str | None) -> Tolerance | None:
     """The value of `--allow-failures`: a share or a number of rows; None without the flag."""
     if allow_failures is None:
@@ -77,6 +85,13 @@ AllowFailures = Annotated[
         "--allow-failures",
         metavar="[=SHARE]",
         help="Exit 0 though rows failed; with a share or a number only up to it, as in =2%.",
+    ),
+]
+IfLocked = Annotated[
+    IfLockedChoice,
+    typer.Option(
+        "--if-locked",
+        help="When another run is at work on the output: exit with 5, exit with 0, or wait.",
     ),
 ]
 Format = Annotated[

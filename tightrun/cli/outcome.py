@@ -97,6 +97,18 @@ def stopped_before(stop: Stop, place: OutputPlace, rows: int, span: Span) -> Sum
     )
 
 
+def left_alone(place: OutputPlace) -> Summary:
+    """The summary of a run that found another one at work, and was asked to leave it alone."""
+    return Summary(
+        exit_code=int(ExitCode.FINISHED),
+        outcome="skipped, another run is at work",
+        output=short_path(place.target),
+        rows=0,
+        done=0,
+        failed=0,
+    )
+
+
 def run_record(summary: Summary, run: int, started: str) -> RunRecord:
     """The row of the report table."""
     return RunRecord(

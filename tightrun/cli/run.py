@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,9 +15,10 @@ from tightrun.cli import units
 from tightrun.cli.beats import Beat, beating
 from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
 from tightrun.cli.generation import Generation
+from tightrun.cli.holding import Holding, IfLocked
 from tightrun.cli.learnt import learnt_before, manifest_before
 from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
-from tightrun.cli.outcome import Span, run_record, stopped_before, summarise
+from tightrun.cli.outcome import Span, left_alone, run_record, stopped_before, summarise
 from tightrun.cli.pass_log import PassLog
 from tightrun.cli.report import SUMMARY_EVENT, latest_summary
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
@@ -27,9 +29,10 @@ from tightrun.io.events import EventLog
 from tightrun.io.inputs import InputError, Scan, scan_inputs
 from tightrun.io.job import Job, JobError, load_job
 from tightrun.io.manifest import Manifest
-from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo, claim
+from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo
+from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.quantities import Tolerance
-from tightrun.io.reports import ReportWriter, read_runs
+from tightrun.io.reports import ReportWriter
 from tightrun.io.trace import TraceWriter
 from tightrun.policies.plan import DoesNotFitError
 
@@ -45,6 +48,7 @@ class RunOptions:
     show_prompts: int = 0
     resume: Resume = "auto"
     allow_failures: Tolerance | None = None
+    if_locked: IfLocked = "fail"
 
 
 def run_job(
@@ -55,16 +59,19 @@ def run_job(
     stop: Stop | None = None,
     engine_factory: EngineFactory = load_engine,
     stdin: BinaryIO | None = None,
+    here: Here | None = None,
 ) -> Summary:
     """Runs a job to its end, or to its stop, and returns what it came to.
 
     Rows that fail are rows of the output and make `exit_code` 3 of the summary, not an exception.
+    `here` is this process, by default as its own environment describes it.
+
     Raises one of `USER_ERRORS` (all ValueError) when the job cannot be run as it is. Any other
     error is our own or the machine's; its traceback is in events.jsonl.
     """
     loaded = job if isinstance(job, Job) else load_job(job)
     run = _Run(loaded, options or RunOptions(), view, stop or Stop(), engine_factory, stdin)
-    return run.go()
+    return run.go(here or Here.of(os.environ))
 
 
 class _Run:
@@ -88,12 +95,21 @@ class _Run:
         self._generation: Generation | None = None
         self._earlier: Manifest | None = None
 
-    def go(self) -> Summary:
+    def go(self, here: Here) -> Summary:
+        holding = Holding(self._place, here, self._view, self._stop)
+        try:
+            if not holding.take(self._options.resume, self._options.if_locked):
+                return left_alone(self._place)
+        except StoppedError:
+            return stopped_before(self._stop, self._place, 0, self._span)
+        with closing(holding):
+            return self._held(holding)
+
+    def _held(self, holding: Holding) -> Summary:
         self._view.title(self._title())
         self._earlier = manifest_before(self._place)
-        for old, new in claim(self._place, self._options.resume):
-            self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
-        self._number = max((record.run for record in read_runs(self._place.target)), default=0) + 1
+        holding.make_way(self._options.resume)
+        self._number = holding.run
         good = False
         try:
             with (
@@ -102,6 +118,7 @@ class _Run:
                     self._stop,
                     Beat(self._view.interval_s, self._tick),
                     Beat(PROGRESS_EVENT_S, self._log_progress),
+                    Beat(BEAT_S, holding.renew),
                 ),
             ):
                 summary = self._phases()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ from typing import Any
 import orjson
 
 from tightrun.cli import units
+from tightrun.cli.holding import locks_at
 from tightrun.cli.report import events_of, read_place
 from tightrun.cli.summary import short_path
-from tightrun.io.manifest import Manifest
+from tightrun.io.lock import live_runs
+from tightrun.io.owner import Here
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state`: running, stopped, complete, or died (it says running, but its process is gone).
+    """`state`: running, stopped, complete, or died (it says running, but no run lives there).
 
     `done` and `failed` of an unfinished run are as of `updated`, the time of its last event.
     """
@@ -35,9 +36,10 @@ class Status:
     eta_s: float | None
 
 
-def status_of(out: Path) -> Status:
-    """The status of an output. Raises OutputError where there is none."""
+def status_of(out: Path, here: Here | None = None) -> Status:
+    """The status of an output, seen from `here`. Raises OutputError where there is none."""
     place, manifest = read_place(out)
+    locks = locks_at(place.live, here or Here.of(os.environ))
     last: dict[str, Any] = {}
     progress: dict[str, Any] = {}
     for event in events_of(place):
@@ -47,7 +49,8 @@ def status_of(out: Path) -> Status:
         elif event["event"] == "progress":
             progress = event
     running = manifest.state == "running"
-    state = "died" if running and _is_gone(manifest) else manifest.state
+    live = any(lives for _, lives in live_runs(place.live, locks))
+    state = "died" if running and not live else manifest.state
     return Status(
         output=short_path(place.target),
         state=state,
@@ -88,16 +91,3 @@ def print_status(out: Path, *, as_json: bool) -> None:
         return
     for label, text in status_lines(status):
         print(f"{label:<10}{text}")
-
-
-def _is_gone(manifest: Manifest) -> bool:
-    """Whether the process that wrote `running` is known to be no more; only its host can tell."""
-    if manifest.host.get("name") != platform.node():
-        return False
-    try:
-        os.kill(int(manifest.host["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

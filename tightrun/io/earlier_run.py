@@ -11,6 +11,7 @@ from tightrun.io.fingerprint import differences
 from tightrun.io.journal import MAGIC
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
+from tightrun.io.reports import read_runs
 
 
 def claim(
@@ -24,22 +25,32 @@ def claim(
     same job.
     """
     disk = disk or Disk()
+    refuse_unsuitable(place, resume)
+    if resume == "new":
+        return _move_aside(place, disk)
+    earlier = earlier_run(place)
+    if earlier is not None and earlier.state != "complete":
+        _refuse_unfinished(place, earlier)
+        for leftover in sorted(place.journal.glob("*")):
+            disk.remove(leftover)
+    return []
+
+
+def refuse_unsuitable(place: OutputPlace, resume: Resume) -> None:
+    """Raises OutputError for what no run may write to; changes nothing."""
     if place.target.exists() and place.target.is_dir() == place.single_file:
         there, wanted = ("folder", "file") if place.single_file else ("file", "folder")
         raise OutputError(
             f"output.path: {place.target} is a {there} and the output is to be a {wanted}; "
             "name another output.path"
         )
-    if resume == "new":
-        return _move_aside(place, disk)
-    earlier = earlier_run(place)
-    if earlier is None:
+    if resume != "new" and earlier_run(place) is None:
         _refuse_foreign(place)
-    elif earlier.state != "complete":
-        _refuse_unfinished(place, earlier)
-        for leftover in sorted(place.journal.glob("*")):
-            disk.remove(leftover)
-    return []
+
+
+def next_run(place: OutputPlace) -> int:
+    """The number of the run that begins now: from 1, and none twice in a folder."""
+    return 1 + max((record.run for record in read_runs(place.target)), default=0)
 
 
 def earlier_run(place: OutputPlace) -> Manifest | None:
@@ -98,7 +109,7 @@ def _refuse_unfinished(place: OutputPlace, earlier: Manifest) -> None:
 
 def _move_aside(place: OutputPlace, disk: Disk) -> list[tuple[Path, Path]]:
     parts = [place.target, place.bookkeeping, place.failed] if place.failed else [place.target]
-    there = [part for part in parts if part.exists()]
+    there = [part for part in parts if part.exists() and not _holds_only_locks(part, place)]
     time = _free_time(there)
     moved = [(part, part.with_name(f"{part.name}.{time}")) for part in there]
     for old, new in moved:
@@ -109,6 +120,13 @@ def _move_aside(place: OutputPlace, disk: Disk) -> list[tuple[Path, Path]]:
                 f"output.path: {old} cannot be moved aside ({error.strerror}); name another"
             ) from error
     return moved
+
+
+def _holds_only_locks(part: Path, place: OutputPlace) -> bool:
+    """Whether `part` was made for the lock of this very run, so that nothing is lost with it."""
+    if not place.live.is_relative_to(part) or not place.live.is_dir():
+        return False
+    return all(path.is_dir() or place.live in path.parents for path in part.rglob("*"))
 
 
 def _free_time(parts: Sequence[Path]) -> str:

@@ -68,6 +68,11 @@ class OutputPlace:
         return self.bookkeeping / "input"
 
     @property
+    def live(self) -> Path:
+        """Folder of what the runs that live hold."""
+        return self.bookkeeping / "live"
+
+    @property
     def trace(self) -> Path:
         """What the links did in some passes of the last run."""
         return self.bookkeeping / "trace.json.gz"

@@ -1,0 +1,124 @@
+"""The output of a job held for one run, from before anything in it is changed until the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from tightrun.cli import units
+from tightrun.cli.stopping import Stop
+from tightrun.cli.summary import short_path
+from tightrun.cli.views import View
+from tightrun.io.durable import Disk
+from tightrun.io.earlier_run import next_run, refuse_unsuitable
+from tightrun.io.lock import LockedError, RunLock, take
+from tightrun.io.lock_kinds import Locks, locks_for
+from tightrun.io.outputs import OutputError, OutputPlace, Resume, claim
+from tightrun.io.owner import Here
+from tightrun.runtime.mounts import mount_of, read_mounts
+
+IfLocked = Literal["fail", "skip", "wait"]
+
+_POLL_S = 2.0
+_SAY_S = 30.0
+
+
+class Holding:
+    """Takes the output at `place` for this process; to be closed when nothing more is written."""
+
+    def __init__(self, place: OutputPlace, here: Here, view: View, stop: Stop) -> None:
+        self._place, self._here, self._view, self._stop = place, here, view, stop
+        self._locks = locks_at(place.live, here)
+        self._lock: RunLock | None = None
+
+    @property
+    def run(self) -> int:
+        """The number of this run."""
+        return self._held.run
+
+    def take(self, resume: Resume, if_locked: IfLocked) -> bool:
+        """Whether the output is held now, and not to be left alone.
+
+        Raises LockedError if another run holds it and `if_locked` is "fail", OutputError for what
+        cannot be gone on with, StoppedError if the run was stopped while it waited.
+        """
+        refuse_unsuitable(self._place, resume)
+        self._lock = self._wait(if_locked)
+        return self._lock is not None
+
+    def make_way(self, resume: Resume) -> None:
+        """Judges what lies at the place, or moves it aside; says so, and what died there."""
+        live, left = self._place.live, self._held.left
+        for old, new in claim(self._place, resume):
+            self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
+            if live.is_relative_to(old):
+                self._follow(new / live.relative_to(old))
+        for dead in left:
+            self._view.note(f"the run before this one died ({dead.owner}); it is taken over from")
+
+    def renew(self) -> None:
+        """Gives a sign of life; raises LostError when it comes too late."""
+        self._held.renew({})
+
+    def close(self) -> None:
+        """Gives the output back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def _held(self) -> RunLock:
+        assert self._lock is not None, "the output was not taken"
+        return self._lock
+
+    def _wait(self, if_locked: IfLocked) -> RunLock | None:
+        began_s = time.monotonic()
+        say_s = began_s
+        while True:
+            try:
+                return self._take()
+            except LockedError as locked:
+                if if_locked == "fail":
+                    raise
+                target, holder = short_path(self._place.target), locked.holder
+                if if_locked == "skip":
+                    self._view.note(f"{target} is held by {holder.owner}; nothing is run")
+                    return None
+                if time.monotonic() >= say_s:
+                    waited = units.duration(time.monotonic() - began_s)
+                    self._view.note(f"waiting for {target}: {holder.owner} ({waited} so far)")
+                    say_s += _SAY_S
+            self._stop.event.wait(_POLL_S)
+            self._stop.check()
+
+    def _take(self) -> RunLock:
+        place = self._place
+        try:
+            return take(
+                place.live,
+                self._locks,
+                self._here.me,
+                target=place.target,
+                first_run=next_run(place),
+            )
+        except OSError as error:
+            raise OutputError(
+                f"output.path: {place.target} cannot be written ({error}); make room or name "
+                "another"
+            ) from error
+
+    def _follow(self, moved: Path) -> None:
+        """Takes the place that is free now in exchange for what was moved away."""
+        before = self._held
+        before.moved(moved)
+        try:
+            self._lock = self._take()
+        finally:
+            before.release()
+
+
+def locks_at(folder: Path, here: Here) -> Locks:
+    """The locks that hold on the file system which `folder` is on, or will be."""
+    mount = mount_of(PurePosixPath(folder.resolve()), read_mounts(here.root))
+    return locks_for(mount.kind if mount else None, here, Disk())
