@@ -23,6 +23,8 @@ class ComputeTimes:
 
     def __init__(self, shape: ModelShape, rates: Rates) -> None:
         work, layers = rates.work, len(shape.layers)
+        self._shape = shape
+        self._windows = shape.has_windows
         dense = sum(x.dense_parameters for x in shape.layers)
         self._dense_flops = 2.0 * dense
         self._weight_bytes = sum(x.weight_bytes for x in shape.layers)
@@ -60,10 +62,14 @@ class ComputeTimes:
         """Seconds of the logits and the tokens of so many rows."""
         return self._head.seconds(rows)
 
-    def attention_s(self, attended: float, context: float) -> float:
-        """Seconds of attention: decode reads its `context` once, and what more keys are `attended`
-        (summed over the rows) are products of prefill."""
-        return context * self.context_s + max(0.0, attended - context) * self.key_s
+    def attention_s(self, rows: float, attended: float, context: float) -> float:
+        """Seconds of the attention of so many rows: decode reads its `context` once, and what more
+        keys are `attended` (summed over the rows) are products of prefill. Both are counted as if
+        every layer saw all of them."""
+        seconds = context * self.context_s + max(0.0, attended - context) * self.key_s
+        if self._windows and rows:
+            return seconds * self._shape.seen_share(attended / rows)
+        return seconds
 
     def reading_s(self, rows: float, context: float) -> float:
         """The part of a batch's layers that waits for device memory: KV read by decode, and the

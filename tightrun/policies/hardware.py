@@ -48,7 +48,8 @@ class Rates:
     work: WorkTimes | None = None
 
     def flops_at(self, rows: int) -> float:
-        """FLOP/s of a matrix product of `rows` rows, interpolated linearly in the rows."""
+        """FLOP/s of a matrix product of `rows` rows. Between two points time is a straight line:
+        the reading of the weights, and so much for each row."""
         points = self.flops_per_s
         at = bisect_left([r for r, _ in points], rows)
         if at == 0:
@@ -57,7 +58,8 @@ class Rates:
         if at == len(points):
             return points[-1][1]
         (r0, f0), (r1, f1) = points[at - 1], points[at]
-        return f0 + (f1 - f0) * (rows - r0) / (r1 - r0)
+        s0, s1 = r0 / f0, r1 / f1
+        return rows / (s0 + (s1 - s0) * (rows - r0) / (r1 - r0))
 
     @property
     def best_flops_per_s(self) -> float:

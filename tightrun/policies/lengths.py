@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from tightrun.policies.admission import CAUTION
 from tightrun.policies.plan import LEAST_CONTEXT, Workload
 
-# A step of the golden section through the quantiles gives every stretch of rows the lengths of all.
-GOLDEN = 0.6180339887498949
+# Steps of irrational length through all lengths give every stretch of rows the lengths of all; two
+# of them, so that long prompts have outputs of all lengths.
+PROMPT_STEP, OUTPUT_STEP = 0.6180339887498949, 0.7548776662466927
+# Outputs that may not be much longer than the mean one are taken to be all alike.
+ALIKE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lengths:
-    """Tokens of prompts, each for an equal share of the rows, and of what the model writes to each;
-    how many sequences there are (None: not known), and what the longest output may have."""
+    """Tokens of prompts, each for an equal share of the rows, and of what the model writes to each
+    in the mean; how many sequences there are (None: not known), and what an output may have at the
+    most (None: all are alike)."""
 
     prompts: tuple[int, ...]
     output: int
     sequences: int | None = None
     most_output: int | None = None
 
-    @property
+    @cached_property
     def prompt(self) -> float:
         """Tokens of a mean prompt."""
         return sum(self.prompts) / len(self.prompts)
 
-    @property
+    @cached_property
     def typical(self) -> int:
         """Tokens of a mean sequence."""
         return round(self.prompt) + self.output
 
-    @property
+    @cached_property
     def mean_context(self) -> float:
         """Tokens of context a decoding sequence has on average."""
         return self.prompt + self.output / 2
+
+    def blocks(self, block_tokens: int) -> int:
+        """Blocks that admission reckons with for a mean sequence."""
+        wanted = sum(-(-self.reserved(prompt) // block_tokens) for prompt in self.prompts)
+        return -(-wanted // len(self.prompts))
 
     def reserved(self, prompt: int) -> int:
         """Tokens that admission reckons with for a prompt of so many."""
@@ -43,8 +53,21 @@ class Lengths:
 
     def prompt_of(self, sequence: int) -> int:
         """The prompt's tokens of a sequence, in an order that mixes all lengths."""
-        count = len(self.prompts)
-        return self.prompts[int((sequence + 0.5) * GOLDEN % 1.0 * count)]
+        return self.prompts[int((sequence + 0.5) * PROMPT_STEP % 1.0 * len(self.prompts))]
+
+    def output_of(self, sequence: int) -> int:
+        """The output's tokens of a sequence: where outputs stop before they must and nobody knows
+        more than their mean, spread evenly about it."""
+        low, high = self._outputs
+        return low + round((sequence + 0.5) * OUTPUT_STEP % 1.0 * (high - low))
+
+    @cached_property
+    def _outputs(self) -> tuple[int, int]:
+        """The shortest and the longest output."""
+        if self.most_output is None or self.output >= ALIKE * self.most_output:
+            return self.output, self.output
+        high = min(self.most_output, 2 * self.output - 1)
+        return max(1, 2 * self.output - high), high
 
 
 def lengths_of(workload: Workload, window: int) -> Lengths:

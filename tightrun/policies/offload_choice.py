@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,8 @@ OFFLOADED_BLOCK_TOKENS = 16
 RESIDENT_WORTH, KV_RESIDENT_WORTH, NO_DISK_WORTH, LONGEST_WORTH = 0.95, 0.97, 0.95, 0.9
 # Divisions that are simulated: the best of each number of places, so many of these.
 SIMULATED = 6
+# What cannot come to so much of the best speed so far is not looked at.
+HOPELESS = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Job:
         )
         wanted = Wanted(
             sequences=self.sequences,
-            typical=-(-self.lengths.typical // block_tokens),
+            typical=self.lengths.blocks(block_tokens),
             least=-(-least // block_tokens),
             most=-(-self.longest // block_tokens),
             prefill_tokens=PREFILL_TOKENS[self.kind],
@@ -190,6 +193,7 @@ def _choices(job: Job, least: int) -> Iterator[Choice]:
     ]
     if job.kind != "cpu":
         ways.append((away, away.offloaded, 1.0))
+    best = 0.0
     for search, divisions, worth in ways:
         form = search.wanted.form
         speed = SpeedModel(search.sums, job.rates, job.lengths, job.recipe, form)
@@ -197,8 +201,13 @@ def _choices(job: Job, least: int) -> Iterator[Choice]:
             found = False
             for division in divisions(width):
                 found = True
+                factor = worth * (NO_DISK_WORTH if division.disk else 1.0)
+                most = math.inf if job.policy.recompute else speed.most_tokens_per_s(division)
+                if factor * most < HOPELESS * best:
+                    continue
                 tokens_per_s = speed.output_tokens_per_s(division)
-                value = worth * tokens_per_s * (NO_DISK_WORTH if division.disk else 1.0)
+                value = factor * tokens_per_s
+                best = max(best, value)
                 narrow = search.cannot_replay(division)
                 yield Choice(division, search.sums, tokens_per_s, value, narrow)
             if found and width <= NARROW:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tightrun.policies.forms import Form, Recipe
 from tightrun.policies.hardware import Rates
 from tightrun.policies.lengths import Lengths
@@ -28,18 +30,13 @@ class SpeedModel:
         self.sums = sums
         self.lengths = lengths
         self._cost = PassCost(sums.shape, rates, recipe, Policy(form=form))
+        self._blocks_each = lengths.blocks(sums.block_tokens)
         self._found: dict[tuple[int, int], Streaming] = {}
 
     def output_tokens_per_s(self, d: Division) -> float:
         """Output tokens per second of all sequences that find room."""
-        lengths, size = self.lengths, self.sums.block_tokens
-        each = -(-lengths.typical // size)
-        places = min(d.batches * d.batch_size, lengths.sequences or d.batches * d.batch_size)
-        resident = min(places, d.kv_blocks // each)
-        sequences = min(places, resident + d.batches * (d.workspace_blocks // each))
-        if sequences == 0:
-            # Not one of typical length: a short one runs now and then.
-            sequences, resident = 1, int(d.workspace_blocks == 0)
+        lengths = self.lengths
+        sequences, resident = self._running(d)
         away = (sequences - resident) / sequences
         output, tokens = lengths.output, sequences * lengths.prompt
         width = d.batches * max(1, d.prefill_tokens - d.batch_size)
@@ -53,6 +50,24 @@ class SpeedModel:
         rows, decoded = sequences * lengths.typical / passes, sequences * output / passes
         wave_s = passes * self._pass_s(d, rows, decoded, sequences, away)
         return waves * sequences * output / (begin_s + (waves - 1) * wave_s + end_s)
+
+    def most_tokens_per_s(self, d: Division) -> float:
+        """Output tokens per second that are never exceeded: a token of each sequence for every
+        time that the weights come in."""
+        streaming = self._streaming(d)
+        least_s = max(streaming.weights_s, streaming.disk_s)
+        return self._running(d)[0] / least_s if least_s else math.inf
+
+    def _running(self, d: Division) -> tuple[int, int]:
+        """Sequences that find room together, and those of them on the device."""
+        each, places = self._blocks_each, d.batches * d.batch_size
+        places = min(places, self.lengths.sequences or places)
+        resident = min(places, d.kv_blocks // each)
+        sequences = min(places, resident + d.batches * (d.workspace_blocks // each))
+        if sequences == 0:
+            # Not one of typical length: a short one runs now and then.
+            return 1, int(d.workspace_blocks == 0)
+        return sequences, resident
 
     def _pass_s(
         self, d: Division, rows: float, decoded: float, sequences: int, away: float

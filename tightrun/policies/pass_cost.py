@@ -64,7 +64,8 @@ class PassCost:
         self.policy = policy
         self.computing = ComputeTimes(shape, rates)
         self._rates = rates
-        self._layers = len(shape.layers)
+        self._shape = shape
+        self._windows = shape.has_windows
         self._form: Form = policy.form
         self._host_attends = policy.host_attention != "none"
         self._kv_bytes = recipe.kv_bytes
@@ -79,7 +80,7 @@ class PassCost:
         disk_s = seconds_on(disk_bytes, self._rates.disk_bytes_per_s)
         if from_disk:
             link_s, disk_s = disk_s, 0.0
-        return Streaming(self._layers, streamed, link_s, disk_s, slots - 1, from_disk)
+        return Streaming(len(self._shape.layers), streamed, link_s, disk_s, slots - 1, from_disk)
 
     def of_pass(
         self,
@@ -90,6 +91,8 @@ class PassCost:
     ) -> PassSeconds:
         """A pass of these batches, none of more than `most_rows` rows with what it replays (0: no
         end); a share `written_ratio` of its new tokens is written in the recompute form."""
+        if self._windows:
+            batches = [self._through_windows(batch) for batch in batches]
         count = len(batches)
         mean = BatchCounts(*(sum(column) / count for column in zip(*batches, strict=True)))
         ratio = self._ratio(mean, count, streaming, most_rows)
@@ -111,6 +114,8 @@ class PassCost:
     ) -> float:
         """Seconds of a pass of `count` equal batches, of whose new tokens as large a share is
         written in the recompute form as is recomputed."""
+        if self._windows:
+            batch = self._through_windows(batch)
         ratio = self._ratio(batch, count, streaming, most_rows)
         written_bytes = self._kv_bytes - ratio * self._saved_bytes
         part = self._batch(batch, self._recomputed(batch, ratio, most_rows), written_bytes)
@@ -175,6 +180,13 @@ class PassCost:
             stores_beside=self.policy.stores_beside,
         )
 
+    def _through_windows(self, batch: BatchCounts) -> BatchCounts:
+        """The batch with the context off the device that sliding windows leave to be fetched."""
+        if not batch.offloaded_sequences:
+            return batch
+        share = self._shape.seen_share(batch.offloaded / batch.offloaded_sequences)
+        return batch._replace(offloaded=share * batch.offloaded)
+
     def _host_s(self, tokens: float) -> float:
         """Seconds of the processor's attention to so many tokens: it reads their KV once."""
         return tokens * self._kv_bytes / self._rates.host_bytes_per_s
@@ -202,7 +214,9 @@ class PassCost:
         elif self._form == "activations":
             layers_s += self._projections.seconds(recomputed)
         return BatchSeconds(
-            layers_s + computing.dense_s(rows) + computing.attention_s(attended, context),
+            layers_s
+            + computing.dense_s(rows)
+            + computing.attention_s(batch.rows, attended, context),
             computing.head_s(logit_rows),
             seconds_on(fetched, rates.h2d_bytes_per_s),
             seconds_on(written * written_bytes, rates.d2h_bytes_per_s),

@@ -70,7 +70,7 @@ class PassTimes:
         """Seconds of one batch by the tokens it recomputes."""
         computing, rows = self._computing, batch.rows
         own_s = self.head_s(batch) + computing.batch_s
-        own_s += computing.attention_s(batch.attended, batch.context_tokens)
+        own_s += computing.attention_s(rows, batch.attended, batch.context_tokens)
         if self._form != "tokens":
             own_s += computing.dense_s(rows)
             projection_s = self._projections.seconds

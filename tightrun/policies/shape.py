@@ -69,3 +69,15 @@ class ModelShape:
         """FLOPs of `query_tokens` attending to `key_tokens` each, over all layers."""
         width = sum(x.q_heads * (x.key_dim + x.value_dim) for x in self.layers)
         return 2.0 * width * query_tokens * key_tokens
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether a layer sees less than the whole context."""
+        return any(layer.window for layer in self.layers)
+
+    def seen_share(self, context: float) -> float:
+        """The share of a context of so many tokens that a mean layer sees through its window."""
+        if context <= 0 or not self.layers:
+            return 1.0
+        seen = sum(min(context, layer.window or context) for layer in self.layers)
+        return seen / (context * len(self.layers))

@@ -22,7 +22,7 @@ ALIKE_GROWTH, SHORT_PASSES, ALIKE_PASSES = 8, 32, 4096
 class _Lane:
     """The sequences of one batch: those that decode as sums, those in prefill one by one.
 
-    A prompt in prefill is `[tokens, computed, offloaded, blocks]`; of those that decode,
+    A prompt in prefill is `[tokens, computed, offloaded, blocks, output]`; of those that decode,
     `(last pass, number, context at the end, offloaded, blocks)` are kept by their end.
     """
 
@@ -65,8 +65,7 @@ class SimulatedJob:
         most = self.placement.sequences
         while self.started < self.supply and self.running < most:
             prompt = self.lengths.prompt_of(self.started)
-            blocks = -(-self.lengths.reserved(prompt) // self.placement.block_tokens)
-            if not self._place(prompt, blocks):
+            if not self._place(prompt, self.lengths.output_of(self.started)):
                 return
             self.started += 1
             self.running += 1
@@ -80,7 +79,7 @@ class SimulatedJob:
                 grown = lane.context // (ALIKE_GROWTH * decoding)
                 most = min(most, lane.decoding[0][0] - self._now, max(SHORT_PASSES, grown))
             if lane.prefilling:
-                tokens, computed, _, _ = lane.prefilling[0]
+                tokens, computed, *_ = lane.prefilling[0]
                 most = min(most, (tokens - computed - 1) // self._width(decoding))
         return max(1, most)
 
@@ -92,23 +91,24 @@ class SimulatedJob:
             self._end(lane)
         return found
 
-    def _place(self, prompt: int, blocks: int) -> bool:
+    def _place(self, prompt: int, output: int) -> bool:
         """Give the sequence a place; False where there is none now."""
         p = self.placement
+        blocks = -(-self.lengths.reserved(prompt) // p.block_tokens)
         open_lanes = [lane for lane in self._lanes if lane.sequences < p.batch_size]
         never = blocks > p.kv_blocks and p.lane_blocks > 0
         if p.kv_blocks and not never and (not self._resident or blocks <= self._free):
             lane = min(open_lanes, key=lambda lane: lane.sequences)
             self._free -= blocks
             self._resident += 1
-            lane.prefilling.append([prompt, 0, 0, blocks])
+            lane.prefilling.append([prompt, 0, 0, blocks, output])
         elif p.lane_blocks:
             lane = min(open_lanes, key=lambda lane: (lane.blocks, lane.sequences))
             if lane.offloaded and lane.blocks + blocks > p.lane_blocks:
                 return False
             lane.blocks += blocks
             lane.offloaded += 1
-            lane.prefilling.append([prompt, 0, 1, blocks])
+            lane.prefilling.append([prompt, 0, 1, blocks, output])
         else:
             return False
         lane.sequences += 1
@@ -154,7 +154,7 @@ class SimulatedJob:
             return
         while lane.prefilling and left > 0:
             prompt = lane.prefilling[0]
-            tokens, computed, away, blocks = prompt
+            tokens, computed, away, blocks, output = prompt
             chunk = min(left, tokens - computed)
             left -= chunk
             self.prefill_tokens += chunk
@@ -163,11 +163,10 @@ class SimulatedJob:
                 prompt[1] = computed + chunk
                 return
             lane.prefilling.popleft()
-            self._decode(lane, tokens, bool(away), blocks)
+            self._decode(lane, tokens, output, bool(away), blocks)
 
-    def _decode(self, lane: _Lane, prompt: int, away: bool, blocks: int) -> None:
+    def _decode(self, lane: _Lane, prompt: int, output: int, away: bool, blocks: int) -> None:
         """The prompt is computed and its first token written; it decodes from the next pass on."""
-        output = self.lengths.output
         self.output_tokens += 1
         end = (self._now + output, self.started, prompt + output - 1, away, blocks)
         heapq.heappush(lane.decoding, end)
