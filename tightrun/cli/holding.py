@@ -110,7 +110,7 @@ class Holding:
 
     def _follow(self, moved: Path) -> None:
         """Takes the place that is free now in exchange for what was moved away."""
-        before = self._held
+        before, self._lock = self._held, None
         before.moved(moved)
         try:
             self._lock = self._take()

@@ -6,7 +6,8 @@ it; those that share bear each other, and divide the shards among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,12 +27,17 @@ _TRIES = 100
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """The record of a run. `figures` are what it last said of itself, whatever that is."""
+    """The record of a run.
+
+    `claims` are the shards that nobody else may work on while it lives. `figures` are what it
+    last said of itself, whatever that is.
+    """
 
     run: int
     shared: bool
     owner: Owner
     since: str = field(default_factory=utc_now)
+    claims: tuple[int, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +57,7 @@ class LostError(RuntimeError):
 
 
 class RunLock:
-    """What a run holds while it lives. Not thread-safe, but for `renew`, which one thread may call.
+    """What a run holds while it lives. Thread-safe.
 
     `left` are the records of runs that died with the output in their hands.
     """
@@ -71,6 +77,7 @@ class RunLock:
         self._locks = locks
         self._disk = disk
         self._made = made
+        self._mine = threading.Lock()
         self._held: Held = locks.hold(self._path)
         self._write()
 
@@ -81,9 +88,26 @@ class RunLock:
 
     def renew(self, figures: Mapping[str, Any]) -> None:
         """Gives a sign of life. Raises LostError if others have taken us for dead."""
-        self.check()
-        self.record = replace(self.record, figures=figures)
-        self._write()
+        with self._mine:
+            self._change(figures=figures)
+
+    def claim(self, choose: Callable[[list[LiveRun]], int | None]) -> int | None:
+        """Adds the shard to the claims that `choose` finds, being told which other runs live.
+
+        While it chooses, nobody else does. Raises LostError if others have taken us for dead.
+        """
+        with self._mine, turn(self._folder, self._locks, self._disk):
+            self.check()
+            runs = live_runs(self._folder, self._locks)
+            shard = choose([run for run, lives in runs if lives and run.run != self.run])
+            if shard is not None:
+                self._change(claims=(*self.record.claims, shard))
+            return shard
+
+    def drop(self, shard: int) -> None:
+        """Gives up a claim: the shard is done."""
+        with self._mine:
+            self._change(claims=tuple(claim for claim in self.record.claims if claim != shard))
 
     def check(self) -> None:
         """Raises LostError if others have taken us for dead."""
@@ -101,7 +125,7 @@ class RunLock:
     def release(self) -> None:
         """Gives up what is held; the record is gone afterwards, and so are folders made for it
         that nothing else has come into."""
-        with turn(self._folder, self._locks, self._disk):
+        with self._mine, turn(self._folder, self._locks, self._disk):
             there = _read(self._path)
             if there is not None and there.owner == self.record.owner:
                 self._disk.remove(self._path)
@@ -112,6 +136,11 @@ class RunLock:
     @property
     def _path(self) -> Path:
         return _record_path(self._folder, self.record.run)
+
+    def _change(self, **what: Any) -> None:
+        self.check()
+        self.record = replace(self.record, **what)
+        self._write()
 
     def _write(self) -> None:
         content = orjson.dumps(asdict(self.record), option=orjson.OPT_APPEND_NEWLINE)
@@ -189,6 +218,7 @@ def _read(path: Path) -> LiveRun | None:
     """A record; None if it is gone, or so damaged that nobody can be its owner."""
     try:
         fields = orjson.loads(path.read_bytes())
-        return LiveRun(**{**fields, "owner": Owner(**fields["owner"])})
+        typed = {"owner": Owner(**fields["owner"]), "claims": tuple(fields["claims"])}
+        return LiveRun(**{**fields, **typed})
     except (FileNotFoundError, orjson.JSONDecodeError, TypeError, KeyError):
         return None
