@@ -62,6 +62,7 @@ class Listener:
         self.phases: list[str] = []
         self.broke_off: list[str] = []
         self.details: list[str] = []
+        self.facts: list[str] = []
         self.notes: list[str] = []
         self.prompts: list[tuple[str, str]] = []
         self.summary: Summary | None = None
@@ -82,7 +83,7 @@ class Listener:
         pass
 
     def fact(self, text: str) -> None:
-        pass
+        self.facts.append(text)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

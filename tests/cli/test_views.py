@@ -178,7 +178,7 @@ def test_the_closing_summary_of_a_stopped_run_says_what_is_kept_and_what_to_do()
     assert "            15 context_length, for example row a: 600 tokens\n" in text
     assert "            5 bad_row, for example row in#3: not JSON\n" in text
     assert "500 finished rows" in text
-    assert "--resume new" in text
+    assert "run the job again to go on from there" in text
 
 
 def test_json_lines_are_objects_with_time_and_event() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.io.finished_rows import good_row, made_chunks, made_job, made_scan, write_all
-from tightrun.io.earlier_run import claim
+from tightrun.io.durable import Disk
+from tightrun.io.earlier_run import claim, next_run
 from tightrun.io.manifest import read_manifest
 from tightrun.io.output_place import OutputError, OutputPlace
 from tightrun.io.outputs import OutputWriter, RunInfo
@@ -97,32 +99,55 @@ def test_another_job_is_refused_with_what_differs(tmp_path: Path) -> None:
         opened(tmp_path, sampling={"temperature": 0.5})
 
 
-def test_a_complete_run_of_fewer_rows_is_refused(tmp_path: Path) -> None:
-    scan, job = made_scan(12), made_job(tmp_path)
-    writer = OutputWriter(job, scan, run_info=RunInfo(), n=1, rows=5)
-    for chunk in made_chunks(made_scan(5), 10):
-        writer.admit(chunk)
-    for i in range(5):
-        writer.put(good_row(i))
-    writer.close(final=True)
-    with pytest.raises(OutputError, match="rows to run: 5 -> 12"):
-        opened(tmp_path)
+def test_an_unfinished_run_of_another_job_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    stopped(tmp_path, 3)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(OutputError, match=r"another job \(sampling.temperature: 0.0 -> 0.5\)"):
+        opened(tmp_path, sampling={"temperature": 0.5})
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_a_complete_run_that_lost_a_shard_is_refused(tmp_path: Path) -> None:
-    complete(tmp_path)
-    (tmp_path / "data" / "train-00001.parquet").unlink()
-    with pytest.raises(OutputError, match=r"is complete, but .*train-00001\.parquet is not there"):
-        opened(tmp_path)
+@pytest.mark.parametrize(
+    ("output", "difference"),
+    [
+        ({"shard_rows": 5}, "output.shard_rows: 10 -> 5"),
+        ({"format": "jsonl"}, "output.format: parquet -> jsonl"),
+    ],
+)
+def test_rows_that_lie_otherwise_are_refused_with_what_differs(
+    tmp_path: Path, output: dict[str, Any], difference: str
+) -> None:
+    stopped(tmp_path, 3)
+    with pytest.raises(OutputError, match=difference):
+        opened(tmp_path, output=output)
 
 
-@pytest.mark.parametrize("finished", [3, 11])
-def test_an_unfinished_run_is_refused_and_left_as_it_is(tmp_path: Path, finished: int) -> None:
-    stopped(tmp_path, finished)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OutputError, match=r"12 rows that did not finish.*--resume new"):
-        opened(tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before
+def test_columns_that_are_no_more_the_same_are_refused_with_what_differs(tmp_path: Path) -> None:
+    stopped(tmp_path, 3)
+    fewer = made_scan(12, pa.schema([("question", pa.string())]))
+    with pytest.raises(OutputError, match=r"output.columns.number: int64 -> None"):
+        OutputWriter(made_job(tmp_path), fewer, run_info=RunInfo(), n=1)
+
+
+def test_a_run_that_died_before_its_first_row_is_in_nobody_s_way(tmp_path: Path) -> None:
+    stopped(tmp_path, 0)
+    complete(tmp_path, sampling={"temperature": 0.5})
+
+
+@pytest.mark.parametrize("path", ["out", "out.jsonl"])
+def test_temporary_files_that_a_kill_left_go(tmp_path: Path, path: str) -> None:
+    output = {"format": "jsonl"}
+    complete(tmp_path / path, output=output)
+    place = OutputPlace.of(tmp_path / path)
+    left = [place.manifest, place.input_spool / "stdin.jsonl", place.shard(7, ".jsonl")]
+    left += [place.card or place.target]
+    for name in left:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Disk.temporary(name).touch()
+    other = tmp_path / ".mine.tmp"
+    other.touch()
+    claim(place)
+    assert list(tmp_path.rglob(".*.tmp")) == [other]
 
 
 def test_a_run_that_stopped_before_its_first_row_may_be_started_again(tmp_path: Path) -> None:
@@ -175,3 +200,10 @@ def test_new_twice_in_a_second_keeps_both(tmp_path: Path) -> None:
 
 def test_new_with_nothing_there_moves_nothing(tmp_path: Path) -> None:
     assert claim(OutputPlace.of(tmp_path / "out"), "new") == []
+
+
+def test_runs_are_numbered_though_one_died_without_a_report(tmp_path: Path) -> None:
+    place = OutputPlace.of(tmp_path)
+    assert next_run(place) == 1
+    stopped(tmp_path, 3)
+    assert next_run(place) == 2

@@ -10,8 +10,8 @@ import pytest
 from tests.io.finished_rows import bad_row, good_row
 from tightrun.core import Completion, Request, Sample, TokenLogprob
 from tightrun.io.input_types import InputChunk
-from tightrun.io.journal import Finished
 from tightrun.io.openai_out import CHAT_URL, COMPLETIONS_URL, OpenAiFormat, response_line
+from tightrun.io.row_record import Finished
 
 TOKENS = (
     TokenLogprob(5, "He", -0.5, ((5, "He", -0.5), (6, "Hi", -1.5))),

@@ -78,6 +78,9 @@ def test_the_folder_is_what_the_contract_says(tmp_path: Path) -> None:
         "out/README.md",
         "out/_tightrun/events.jsonl",
         "out/_tightrun/manifest.json",
+        "out/_tightrun/sealed/train-00000.bin",
+        "out/_tightrun/sealed/train-00001.bin",
+        "out/_tightrun/sealed/train-00002.bin",
         "out/data/train-00000.parquet",
         "out/data/train-00001.parquet",
         "out/data/train-00002.parquet",
@@ -265,6 +268,10 @@ def test_a_single_file_has_all_lines_in_order_and_failed_ones_also_apart(tmp_pat
         "results.tightrun",
         "results.tightrun/events.jsonl",
         "results.tightrun/manifest.json",
+        "results.tightrun/sealed",
+        "results.tightrun/sealed/train-00000.bin",
+        "results.tightrun/sealed/train-00001.bin",
+        "results.tightrun/sealed/train-00002.bin",
         "results_errors.jsonl",
     ]
 

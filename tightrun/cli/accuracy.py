@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Container
 
 import pyarrow as pa
 
@@ -26,8 +27,9 @@ class Marking:
         self._right = 0
         self._rows = 0
 
-    def expect(self, chunk: InputChunk) -> None:
-        """Takes the expectations of rows before they are handed on; null is no expectation."""
+    def expect(self, chunk: InputChunk, rows: Container[int]) -> None:
+        """Takes the expectations of those of the chunk's rows that are in `rows`, before they are
+        handed on; null is no expectation."""
         if COLUMN not in chunk.columns.column_names:
             return
         answers = chunk.columns.column(COLUMN)
@@ -35,7 +37,7 @@ class Marking:
             return
         with self._lock:
             for item, answer in zip(chunk.items, answers.to_pylist(), strict=True):
-                if answer is not None:
+                if answer is not None and item.row_index in rows:
                     self._open[item.row_index] = hash(answer.strip())
 
     def mark(self, completion: Completion) -> None:

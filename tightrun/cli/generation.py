@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 
 from tightrun.cli.accuracy import Marking
 from tightrun.cli.engine_seam import Engine
@@ -30,7 +31,8 @@ class Generation:
     def __init__(
         self, job: Job, engine: Engine, writer: OutputWriter, stop: Stop, view: View, prompts: int
     ) -> None:
-        self.tally, self.marking = Tally(), Marking()
+        self.tally = Tally(writer.rows_done, writer.error_counts)
+        self.marking = Marking()
         self.rows = writer.rows
         self.seconds = 0.0
         self._job, self._engine, self._writer = job, engine, writer
@@ -48,7 +50,8 @@ class Generation:
         began_s = time.monotonic()
         self._meter = Meter(began_s, self._job.sampling.n)
         queue = RequestQueue(QUEUE_BYTES, self._stop.event)
-        chunks = read_chunks(scan, self._job, limit=self.rows)
+        chunks = unfinished_chunks(scan, self._job, self._writer)
+        self._writer.keep_unfinished(self._engine.unfinished)
         reader = start_reader(
             chunks, self._writer, queue, self._stop, admitted=self._admitted, finish=self._finish
         )
@@ -78,14 +81,16 @@ class Generation:
         self._view.note(note.text)
         self._writer.events.event(note.event, text=note.text, **note.figures)
 
-    def _admitted(self, chunk: InputChunk) -> None:
-        self.marking.expect(chunk)
-        for number, item in enumerate(chunk.items):
-            if self._prompts_to_show == 0:
-                return
-            if isinstance(item, Request):
+    def _admitted(self, chunk: InputChunk, items: Sequence[Request | Completion]) -> None:
+        self.marking.expect(chunk, {item.row_index for item in items})
+        for item in items:
+            if not isinstance(item, Request):
+                continue
+            self.tally.begun(item)
+            if self._prompts_to_show:
                 self._prompts_to_show -= 1
-                self._view.prompt(f"prompt of {item.id} ({chunk.place(number)})", _text(item))
+                place = chunk.place(item.row_index - chunk.start)
+                self._view.prompt(f"prompt of {item.id} ({place})", _text(item))
 
     def _finish(self, completion: Completion) -> None:
         with self._stop.catching():
@@ -93,8 +98,25 @@ class Generation:
             self.marking.mark(completion)
             self.tally.add(completion)
             limit = self._job.limits.max_failed
-            if too_many_failed(self.tally.failed, self.tally.done, limit):
+            tally = self.tally
+            # What failed in earlier runs has been judged then.
+            failed, seen = tally.failed - tally.earlier_failed, tally.done - tally.earlier
+            if too_many_failed(failed, seen, limit):
                 self._stop.request(reason_of(limit), ExitCode.TOO_MANY_FAILED)
+
+
+def seal_finished(scan: Scan, job: Job, writer: OutputWriter, stop: Stop) -> None:
+    """Gives the writer the columns of rows that have all finished, so that it can write them."""
+    for chunk in unfinished_chunks(scan, job, writer):
+        writer.window.wait_for_room(chunk.start + chunk.rows - 1, stop.event)
+        stop.check()
+        assert not writer.admit(chunk), "a row that is said to be done was not"
+
+
+def unfinished_chunks(scan: Scan, job: Job, writer: OutputWriter) -> Iterator[InputChunk]:
+    """The input without the rows of shards that an earlier run has written."""
+    for rows in writer.to_read():
+        yield from read_chunks(scan, job, start_row=rows.start, limit=rows.stop)
 
 
 def _text(request: Request) -> str:

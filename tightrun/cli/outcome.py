@@ -12,7 +12,7 @@ from tightrun.cli.stopping import Stop
 from tightrun.cli.summary import Summary, short_path
 from tightrun.core import RunRecord
 from tightrun.io.manifest import utc_now
-from tightrun.io.outputs import OutputPlace
+from tightrun.io.outputs import OutputPlace, OutputWriter
 from tightrun.io.quantities import Tolerance
 
 
@@ -43,8 +43,9 @@ def summarise(
     """The summary of a run whose generation has ended and whose output is sealed."""
     tally, figures, now = generation.tally, engine.summary(), engine.snapshot()
     code = _exit_code(generation, stop, allowed)
+    whole = generation.complete and not tally.earlier
     comparison = figures.comparison
-    if generation.complete and generation.seconds:
+    if whole and generation.seconds:
         # Of a whole run, the speed that the summary tells: the waiting between passes is in it.
         tokens_per_s = tally.output_tokens / generation.seconds
         measured = replace(
@@ -59,6 +60,8 @@ def summarise(
         rows=generation.rows,
         done=tally.done,
         failed=tally.failed,
+        earlier=tally.earlier,
+        earlier_failed=tally.earlier_failed,
         errors=dict(tally.errors),
         examples=dict(tally.examples),
         input_tokens=tally.input_tokens,
@@ -83,16 +86,38 @@ def summarise(
     )
 
 
-def stopped_before(stop: Stop, place: OutputPlace, rows: int, span: Span) -> Summary:
-    """The summary of a run that was stopped before it began with the first row."""
+def stopped_before(
+    stop: Stop, place: OutputPlace, writer: OutputWriter | None, span: Span
+) -> Summary:
+    """The summary of a run that was stopped before it began with its first row."""
     assert stop.code is not None
+    if writer is None:
+        output, seconds = short_path(place.target), span.seconds
+        return Summary(int(stop.code), stop.reason, output, 0, 0, 0, total_seconds=seconds)
+    return _of_earlier_runs(writer, place, span, stop.code, stop.reason)
+
+
+def nothing_left(
+    writer: OutputWriter, place: OutputPlace, span: Span, allowed: Tolerance | None
+) -> Summary:
+    """The summary of a run that found all rows finished, and only had to write them to shards."""
+    code = _code_of_failures(writer.rows_failed, writer.rows, allowed)
+    return _of_earlier_runs(writer, place, span, code, "finished")
+
+
+def _of_earlier_runs(
+    writer: OutputWriter, place: OutputPlace, span: Span, code: ExitCode, outcome: str
+) -> Summary:
     return Summary(
-        exit_code=int(stop.code),
-        outcome=stop.reason,
+        exit_code=int(code),
+        outcome=outcome,
         output=short_path(place.target),
-        rows=rows,
-        done=0,
-        failed=0,
+        rows=writer.rows,
+        done=writer.rows_done,
+        failed=writer.rows_failed,
+        earlier=writer.rows_done,
+        earlier_failed=writer.rows_failed,
+        errors=dict(writer.error_counts),
         total_seconds=span.seconds,
     )
 
@@ -110,14 +135,14 @@ def left_alone(place: OutputPlace) -> Summary:
 
 
 def run_record(summary: Summary, run: int, started: str) -> RunRecord:
-    """The row of the report table."""
+    """The row of the report table: what this run did, without the rows of earlier ones."""
     return RunRecord(
         run=run,
         started=started,
         ended=utc_now(),
         exit_code=summary.exit_code,
-        rows=summary.done,
-        failed=summary.failed,
+        rows=summary.done - summary.earlier,
+        failed=summary.failed - summary.earlier_failed,
         input_tokens=summary.input_tokens,
         output_tokens=summary.output_tokens,
         seconds=summary.seconds,
@@ -139,7 +164,10 @@ def _exit_code(generation: Generation, stop: Stop, allowed: Tolerance | None) ->
     """A stop that came too late to keep a row from finishing is none, unless rows failed."""
     if stop.code is ExitCode.TOO_MANY_FAILED or (stop.code and not generation.complete):
         return stop.code
-    failed = generation.tally.failed
-    if failed == 0 or (allowed is not None and allowed.allows(failed, generation.rows)):
+    return _code_of_failures(generation.tally.failed, generation.rows, allowed)
+
+
+def _code_of_failures(failed: int, rows: int, allowed: Tolerance | None) -> ExitCode:
+    if failed == 0 or (allowed is not None and allowed.allows(failed, rows)):
         return ExitCode.FINISHED
     return ExitCode.ROWS_FAILED

@@ -71,7 +71,10 @@ class Meter:
         span_s = max(now_s - first.at_s, 1e-9)
         elapsed_s = now_s - self._started_s
         eta_s = self._eta_s(elapsed_s, rows, counts, engine)
-        share = counts.done / rows if eta_s is None else elapsed_s / (elapsed_s + eta_s)
+        before = counts.earlier / rows
+        share = counts.done / rows
+        if eta_s is not None:
+            share = before + (1 - before) * elapsed_s / (elapsed_s + eta_s)
         self._share = max(self._share, share)
         return Progress(
             rows=rows,
@@ -93,12 +96,13 @@ class Meter:
         )
 
     def _eta_s(self, elapsed_s: float, rows: int, counts: Tally, engine: Snapshot) -> float | None:
-        early = counts.done == 0 and elapsed_s < _ETA_WITHOUT_ROWS_AFTER_S
+        done = counts.done - counts.earlier
+        early = done == 0 and elapsed_s < _ETA_WITHOUT_ROWS_AFTER_S
         if early or engine.output_tokens == 0:
             return _by_plan(elapsed_s, engine)
         in_engine = (engine.running + engine.waiting) // self._samples
         unread = max(0, rows - counts.done - in_engine)
-        good = counts.done - counts.failed
+        good = done - (counts.failed - counts.earlier_failed)
         each = self._samples * engine.mean_output_tokens
         if not each and good:
             each = counts.output_tokens / good

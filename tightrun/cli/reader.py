@@ -77,12 +77,13 @@ def start_reader(
     queue: RequestQueue,
     stop: Stop,
     *,
-    admitted: Callable[[InputChunk], None],
+    admitted: Callable[[InputChunk, Sequence[Request | Completion]], None],
     finish: Callable[[Completion], None],
 ) -> threading.Thread:
     """Starts the thread that reads `chunks`, admits them as the window allows, and feeds them.
 
-    A row that cannot be executed goes to `finish` at once. An error of the reader stops the run.
+    `admitted` is told of each chunk and those of its rows that earlier runs have not done. A row
+    that cannot be executed goes to `finish` at once. An error of the reader stops the run.
     """
 
     def read() -> None:
@@ -90,12 +91,12 @@ def start_reader(
             for chunk in chunks:
                 if not writer.window.wait_for_room(chunk.items[-1].row_index, stop.event):
                     break
-                writer.admit(chunk)
-                admitted(chunk)
-                for item in chunk.items:
+                items = writer.admit(chunk)
+                admitted(chunk, items)
+                for item in items:
                     if isinstance(item, Completion):
                         finish(item)
-                requests = [item for item in chunk.items if isinstance(item, Request)]
+                requests = [item for item in items if isinstance(item, Request)]
                 if not queue.put(requests, chunk.nbytes):
                     break
         queue.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ def latest_summary(place: OutputPlace) -> Summary:
         outcome=event.get("outcome", manifest.state),
         output=short_path(place.target),
         rows=manifest.rows,
-        done=record.rows,
-        failed=record.failed,
+        done=manifest.rows_done,
+        failed=manifest.rows_failed,
+        earlier=manifest.rows_done - record.rows,
+        earlier_failed=manifest.rows_failed - record.failed,
         errors=dict(manifest.errors),
         examples=event.get("examples", {}),
         input_tokens=record.input_tokens,
@@ -112,7 +115,7 @@ def events_of(place: OutputPlace) -> Iterator[dict[str, Any]]:
         return
     with path.open("rb") as lines:
         for line in lines:
-            if line.endswith(b"\n"):
+            with suppress(orjson.JSONDecodeError):
                 yield orjson.loads(line)
 
 

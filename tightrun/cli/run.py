@@ -14,11 +14,18 @@ from typing import Any, BinaryIO
 from tightrun.cli import units
 from tightrun.cli.beats import Beat, beating
 from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
-from tightrun.cli.generation import Generation
+from tightrun.cli.generation import Generation, seal_finished
 from tightrun.cli.holding import Holding, IfLocked
 from tightrun.cli.learnt import learnt_before, manifest_before
 from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
-from tightrun.cli.outcome import Span, left_alone, run_record, stopped_before, summarise
+from tightrun.cli.outcome import (
+    Span,
+    left_alone,
+    nothing_left,
+    run_record,
+    stopped_before,
+    summarise,
+)
 from tightrun.cli.pass_log import PassLog
 from tightrun.cli.report import SUMMARY_EVENT, latest_summary
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
@@ -37,6 +44,7 @@ from tightrun.io.trace import TraceWriter
 from tightrun.policies.plan import DoesNotFitError
 
 PROGRESS_EVENT_S = 30.0
+COMPLAINTS_TO_SAY = 20
 USER_ERRORS = (JobError, InputError, OutputError, RefusedError, DoesNotFitError)
 
 
@@ -101,7 +109,7 @@ class _Run:
             if not holding.take(self._options.resume, self._options.if_locked):
                 return left_alone(self._place)
         except StoppedError:
-            return stopped_before(self._stop, self._place, 0, self._span)
+            return stopped_before(self._stop, self._place, None, self._span)
         with closing(holding):
             return self._held(holding)
 
@@ -141,6 +149,9 @@ class _Run:
                     self._view.close(good=True)
                     self._view.note("this job is finished already; nothing was run")
                     return latest_summary(self._place)
+                self._say_what_is_done(writer)
+                if writer.rows_done == writer.rows:
+                    return self._seal_only(scan, writer)
                 with self._stop.nothing_to_save():
                     engine = self._load(scan, writer)
                 try:
@@ -151,8 +162,7 @@ class _Run:
             if self._stop.error is not None:
                 raise self._stop.error from None
             self._view.close(good=False)
-            rows = self._writer.rows if self._writer is not None else 0
-            return stopped_before(self._stop, self._place, rows, self._span)
+            return stopped_before(self._stop, self._place, self._writer, self._span)
 
     def _scan(self) -> Scan:
         self._view.phase("scan", "ids, lengths and types of the input")
@@ -184,6 +194,26 @@ class _Run:
             yield writer
         finally:
             writer.close(final=False)
+
+    def _say_what_is_done(self, writer: OutputWriter) -> None:
+        done, complaints = writer.rows_done, writer.earlier.complaints
+        if done:
+            rows = units.rows(writer.rows)
+            self._view.fact(f"resuming: {units.count(done)} of {rows} done")
+        for complaint in complaints[:COMPLAINTS_TO_SAY]:
+            self._view.note(complaint)
+        if len(complaints) > COMPLAINTS_TO_SAY:
+            self._view.note(f"and {len(complaints) - COMPLAINTS_TO_SAY:,} more; see events.jsonl")
+
+    def _seal_only(self, scan: Scan, writer: OutputWriter) -> Summary:
+        """Every row was finished by a run that did not come to write all of them to shards."""
+        seal_finished(scan, self._job, writer, self._stop)
+        self._seal(writer, complete=True)
+        allowed = self._options.allow_failures
+        summary = nothing_left(writer, self._place, self._span, allowed)
+        with closing(ReportWriter(self._place.report, self._number)) as reports:
+            reports.run(run_record(summary, self._number, self._span.started))
+        return summary
 
     def _load(self, scan: Scan, writer: OutputWriter) -> Engine:
         self._view.phase("load", short_path(Path(self._job.model.path)))
@@ -217,7 +247,8 @@ class _Run:
             generation.run(scan, PassLog(reports, trace))
             self._view.detail(units.rows(generation.tally.done))
             writer.set_learnt(engine.summary().learnt.as_json())
-            self._seal(writer, generation)
+            self._generation = None
+            self._seal(writer, complete=generation.complete)
             allowed = self._options.allow_failures
             summary = summarise(generation, engine, self._stop, self._place, self._span, allowed)
             reports.run(run_record(summary, self._number, self._span.started))
@@ -233,9 +264,7 @@ class _Run:
         finally:
             self._generation = None
 
-    def _seal(self, writer: OutputWriter, generation: Generation) -> None:
-        self._generation = None
-        complete = generation.complete
+    def _seal(self, writer: OutputWriter, *, complete: bool) -> None:
         self._view.phase("seal", short_path(self._place.target), broke_off=not complete)
         writer.close(final=complete)
         if complete:

@@ -49,14 +49,15 @@ def status_of(out: Path, here: Here | None = None) -> Status:
         elif event["event"] == "progress":
             progress = event
     running = manifest.state == "running"
+    told = progress if running else {}
     live = any(lives for _, lives in live_runs(place.live, locks))
     state = "died" if running and not live else manifest.state
     return Status(
         output=short_path(place.target),
         state=state,
         rows=manifest.rows,
-        done=progress.get("done", 0) if running else manifest.rows_done,
-        failed=progress.get("failed", 0) if running else manifest.rows_failed,
+        done=told.get("done", manifest.rows_done),
+        failed=told.get("failed", manifest.rows_failed),
         errors=dict(manifest.errors),
         started=manifest.started,
         ended=manifest.ended,

@@ -29,7 +29,8 @@ class Accuracy:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One run of a job. Tokens are those of finished rows; `seconds` is the time of generation,
-    `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes.
+    `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes. Of the
+    rows that are `done` and `failed`, `earlier` and `earlier_failed` are those of earlier runs.
 
     `errors` counts failed rows by code, and `examples` has one row of each. The rates of the links
     are means over the passes, `recompute_ratio` is the recomputed share of the context that was
@@ -42,6 +43,8 @@ class Summary:
     rows: int
     done: int
     failed: int
+    earlier: int = 0
+    earlier_failed: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
     input_tokens: int = 0
@@ -66,8 +69,8 @@ class Summary:
 
     @property
     def whole(self) -> bool:
-        """Whether every row came to its end."""
-        return self.done == self.rows
+        """Whether every row came to its end, and in this run."""
+        return self.done == self.rows and not self.earlier
 
     @property
     def good(self) -> int:
@@ -151,6 +154,8 @@ def _rows(summary: Summary) -> str:
     text = f"{units.count(summary.good)} good, {units.count(summary.failed)} failed"
     if summary.done < summary.rows:
         text += f", {units.count(summary.rows - summary.done)} not done"
+    if summary.earlier:
+        text += f" ({units.count(summary.earlier)} by earlier runs)"
     return text
 
 
@@ -220,15 +225,14 @@ def _accuracy(summary: Summary) -> str:
 
 
 def _kept(summary: Summary) -> str:
-    if summary.whole:
+    if summary.done == summary.rows:
         return ""
     if not summary.done:
         return "no row was finished; run the job again"
     rows = "row" if summary.done == 1 else "rows"
     return (
-        f"{units.count(summary.done)} finished {rows}: whole shards in data, the others in the "
-        "journal. This version cannot go on from there; --resume new moves the output aside "
-        "and starts again"
+        f"{units.count(summary.done)} finished {rows}, and what the others have drawn; run the job "
+        "again to go on from there"
     )
 
 

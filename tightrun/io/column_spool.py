@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tightrun.io.durable import Disk
-from tightrun.io.journal import well_formed
+from tightrun.io.row_record import well_formed
 
 
 class Kept(NamedTuple):
@@ -79,6 +79,7 @@ class ColumnSpool:
 
     def remove(self) -> None:
         """Removes the file: the shard is sealed."""
+        self._dirty = False
         self._file.abandon()
         self._disk.remove(self.path)
 

@@ -3,13 +3,14 @@
 A file is either *whole* (written under a name beginning with ".", synced, renamed, its folder
 synced: a reader sees all of it or nothing) or *append-only* (what was synced stays; a torn tail
 is for the reader to recognise). Whoever writes takes a `Disk`, so that a test can pass one that
-fails at any given operation.
+fails at any given operation, or that forgets what was not synced. Reading needs no door.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,14 @@ class Disk:
     def sync(self, fd: int) -> None:
         os.fsync(fd)
 
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def truncate(self, path: Path, nbytes: int) -> None:
+        """Cuts a file that is longer; what is left of it is synced by whoever writes on."""
+        if path.stat().st_size > nbytes:
+            os.truncate(path, nbytes)
+
     def rename(self, old: Path, new: Path) -> None:
         """Renames a file or folder, replacing a file of that name; both folders are synced."""
         old.replace(new)
@@ -65,7 +74,7 @@ class Disk:
             if error.errno not in _NO_FOLDER_SYNC:
                 raise
         finally:
-            os.close(fd)
+            self.close(fd)
 
     def make_folder(self, path: Path, mode: int = 0o777) -> None:
         """Makes a folder and its missing parents; one that is there already is no error."""
@@ -78,10 +87,15 @@ class Disk:
 
     # What the writers use.
 
+    @staticmethod
+    def temporary(path: Path) -> Path:
+        """The name that a whole file has until all of it is there."""
+        return path.with_name(f".{path.name}.tmp")
+
     @contextmanager
     def whole(self, path: Path, mode: int = OPEN_TO_UMASK) -> Iterator[DiskFile]:
         """A file to write; it appears under `path` when the block ends well, else not at all."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = self.temporary(path)
         file = DiskFile(self, temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
         try:
             yield file
@@ -102,19 +116,24 @@ class Disk:
                 file.write(chunk)
 
     def append(self, path: Path, mode: int = OWNER_ONLY) -> DiskFile:
-        """Opens a file to append to, new or as it stands."""
-        return DiskFile(self, path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+        """Opens a file to append to, new or as it stands; its first sync is of its name too."""
+        is_new = not path.exists()
+        return DiskFile(self, path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode, is_new=is_new)
 
 
 class DiskFile:
     """A file being written: a buffer, and reads of what was written. Not thread-safe.
 
-    It has the methods pyarrow asks of a Python file. After a failed write nothing more reaches
-    the disk, because what has arrived is no longer known.
+    It has the methods pyarrow asks of a Python file. `crc32` is that of all that was written here.
+    After a failed write nothing more reaches the disk, because what has arrived is no longer known.
     """
 
-    def __init__(self, disk: Disk, path: Path, flags: int, mode: int) -> None:
+    def __init__(
+        self, disk: Disk, path: Path, flags: int, mode: int, *, is_new: bool = False
+    ) -> None:
         self.path = path
+        self.crc32 = 0
+        self._name_to_sync = is_new
         self._disk = disk
         self._fd = disk.open(path, flags, mode)
         self._written = os.fstat(self._fd).st_size
@@ -141,6 +160,7 @@ class DiskFile:
 
     def write(self, data: Data) -> int:
         view = memoryview(data).cast("B")
+        self.crc32 = zlib.crc32(view, self.crc32)
         self._buffer += view
         if len(self._buffer) >= _BUFFER_BYTES:
             self.flush()
@@ -164,6 +184,9 @@ class DiskFile:
         self.flush()
         try:
             self._disk.sync(self._fd)
+            if self._name_to_sync:
+                self._disk.sync_folder(self.path.parent)
+                self._name_to_sync = False
         except BaseException as error:
             # After a failed fsync the kernel may have dropped the pages: never try it again.
             self._fail(error)
@@ -190,7 +213,7 @@ class DiskFile:
         if not self.closed:
             self.closed = True
             self._buffer.clear()
-            os.close(self._fd)
+            self._disk.close(self._fd)
 
     def _check(self) -> None:
         assert not self.closed, f"{self.path} is closed"

@@ -1,14 +1,15 @@
-"""What an earlier run left where the output is to go, and what is to become of it."""
+"""What an earlier run left where the output is to go, and whether this run may touch it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tightrun.io.durable import Disk
 from tightrun.io.fingerprint import differences
-from tightrun.io.journal import MAGIC
+from tightrun.io.frames import ABOUT, FrameFile
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
 from tightrun.io.reports import read_runs
@@ -19,20 +20,16 @@ def claim(
 ) -> list[tuple[Path, Path]]:
     """To be called before anything is written at `place`, the spool of the input included.
 
-    With "new", what lies there is moved aside; the (old, new) paths are returned. With "auto",
-    raises OutputError for what is not ours and for an unfinished run, which this version cannot
-    go on with. A finished run is left for the OutputWriter, which can tell whether it was the
-    same job.
+    With "new", what lies there is moved aside; the (old, new) paths are returned. Otherwise what is
+    not ours is refused with OutputError, and what is ours is made ready to be gone on with; the
+    OutputWriter, which knows the input, can tell whether it is of the same job.
     """
     disk = disk or Disk()
     refuse_unsuitable(place, resume)
     if resume == "new":
         return _move_aside(place, disk)
-    earlier = earlier_run(place)
-    if earlier is not None and earlier.state != "complete":
-        _refuse_unfinished(place, earlier)
-        for leftover in sorted(place.journal.glob("*")):
-            disk.remove(leftover)
+    for leftover in _temporary_files(place):
+        disk.remove(leftover)
     return []
 
 
@@ -50,7 +47,12 @@ def refuse_unsuitable(place: OutputPlace, resume: Resume) -> None:
 
 def next_run(place: OutputPlace) -> int:
     """The number of the run that begins now: from 1, and none twice in a folder."""
-    return 1 + max((record.run for record in read_runs(place.target)), default=0)
+    known = [record.run for record in read_runs(place.target)]
+    # A manifest that cannot be read is refused, or moved aside, by whoever claims the place.
+    with suppress(ValueError):
+        earlier = read_manifest(place.manifest)
+        known += [earlier.run] if earlier else []
+    return 1 + max(known, default=0)
 
 
 def earlier_run(place: OutputPlace) -> Manifest | None:
@@ -61,29 +63,27 @@ def earlier_run(place: OutputPlace) -> Manifest | None:
         raise OutputError(f"output.path: {error}; {_remedy(place)}") from error
 
 
-def completed_run(place: OutputPlace, now: Manifest, outputs: Sequence[Path]) -> Manifest | None:
-    """The earlier run, if it was of this very job and all `outputs` are there; None if none was.
-
-    Raises OutputError, with what differs, if it was of another job.
-    """
-    earlier = earlier_run(place)
-    if earlier is None or earlier.state != "complete":
-        return None
-    changed = list(differences(earlier.fingerprint_parts, now.fingerprint_parts))
-    if earlier.rows != now.rows:
-        changed.append(f"rows to run: {earlier.rows:,} -> {now.rows:,}")
-    if changed:
+def refuse_another_job(place: OutputPlace, earlier: Manifest | None, now: Manifest) -> None:
+    """Raises OutputError, with what differs, if finished rows of another job lie at `place`."""
+    if earlier is None:
+        return
+    changed = [
+        *differences(earlier.fingerprint_parts, now.fingerprint_parts),
+        *differences(earlier.layout, now.layout),
+    ]
+    if changed and _has_rows(place):
         raise OutputError(
             f"output.path: {place.target} holds the output of another job "
             f"({'; '.join(changed)}); {_remedy(place)}"
         )
-    for output in outputs:
-        if not output.exists():
-            raise OutputError(
-                f"output.path: the run at {place.target} is complete, but {output} is not there; "
-                f"{_remedy(place)}"
-            )
-    return earlier
+
+
+def _has_rows(place: OutputPlace) -> bool:
+    """Whether anything was finished; a run that died before its first row is no loss."""
+    journals = (*place.journal.glob("rows-*"), *place.journal.glob("tokens-*"))
+    return any(place.seals.glob("train-*")) or any(
+        frame.kind != ABOUT for path in journals for frame in FrameFile(path)
+    )
 
 
 def _refuse_foreign(place: OutputPlace) -> None:
@@ -97,14 +97,16 @@ def _refuse_foreign(place: OutputPlace) -> None:
         )
 
 
-def _refuse_unfinished(place: OutputPlace, earlier: Manifest) -> None:
-    """Refuses what holds finished rows; a run that died before its first row is no loss."""
-    rows = [file for file in place.journal.glob("rows-*") if file.stat().st_size > len(MAGIC)]
-    if rows or any(place.data.glob("train-*")):
-        raise OutputError(
-            f"output.path: {place.target} holds a run of {earlier.rows:,} rows that did not "
-            f"finish, and this version cannot go on with it; {_remedy(place)}"
-        )
+def _temporary_files(place: OutputPlace) -> Iterator[Path]:
+    """What a kill left of files that were just being written."""
+    for path in (place.target, place.failed, place.card):
+        if path is not None:
+            yield Disk.temporary(path)
+    for folder in (place.data, place.bookkeeping):
+        for path in folder.rglob(Disk.temporary(Path("*")).name):
+            # Who is at work, or waits for his turn, writes there at any time.
+            if not path.is_relative_to(place.live):
+                yield path
 
 
 def _move_aside(place: OutputPlace, disk: Disk) -> list[tuple[Path, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,21 @@ class EventLog:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self.path = folder / "events.jsonl"
         self._disk = disk or Disk()
+        self._lock = threading.Lock()
+        self._is_first = True
 
     def event(self, name: str, **fields: Any) -> None:
         """Writes a line with the time in UTC, the name and the fields; events are rare."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"time": time, "event": name, **fields}
-        file = self._disk.append(self.path)
-        try:
-            file.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
-        finally:
-            file.close()
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        with self._lock:
+            file = self._disk.append(self.path)
+            try:
+                # A crash of an earlier run may have cut its last line short.
+                if self._is_first and file.size and file.read_at(file.size - 1, 1) != b"\n":
+                    text = b"\n" + text
+                file.write(text)
+                self._is_first = False
+            finally:
+                file.close()

@@ -1,65 +1,139 @@
-"""The journal of a shard: its finished rows, in the order they finished, until it is sealed.
-
-The file begins with `MAGIC`; then come frames: length (uint32) and CRC-32 (uint32) of the body,
-little endian, then the body: one byte that says its kind, and the payload. A frame that is cut
-short or damaged ends the file for a reader: it is what a crash left of the last write.
-"""
+"""The journal of a shard: its finished rows, in the order they finished, until it is sealed."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+from array import array
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Self
 
 import numpy as np
 import orjson
 
-from tightrun.core import Completion, RowError, Sample, TokenLogprob
 from tightrun.io.durable import Disk
+from tightrun.io.frames import ABOUT, MAGIC, FrameFile, pack_frame, unpack_frame
+from tightrun.io.row_record import (
+    FINISHED_ROW,
+    GOOD,
+    Finished,
+    decode_row,
+    encode_row,
+    error_code,
+    result_of,
+    summary_of,
+)
 
-MAGIC = b"tightrun journal 1\n"
-FINISHED_ROW = b"R"
-_HEAD = struct.Struct("<II")
+
+@dataclass(slots=True)
+class RowIndex:
+    """Where the rows of a shard stand in its journal, 13 bytes for each.
+
+    `results` are those of `result_of`, 0 for a row that is not there; `offsets` and `lengths` are
+    of its frame. All arrays are [rows].
+    """
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    results: np.ndarray
+
+    @classmethod
+    def of(cls, rows: int) -> Self:
+        """An index with no row in it."""
+        return cls(np.zeros(rows, np.int64), np.zeros(rows, np.uint32), np.zeros(rows, np.uint8))
+
+    def errors(self, rows: slice) -> Counter[str]:
+        """How many of these rows ended with each error."""
+        numbers = np.bincount(self.results[rows], minlength=GOOD + 1)
+        return Counter(
+            {
+                str(error_code(result)): int(numbers[result])
+                for result in range(GOOD + 1, len(numbers))
+                if numbers[result]
+            }
+        )
 
 
-class Finished(NamedTuple):
-    """A row that has come to its end, and when: seconds since the epoch."""
+@dataclass(frozen=True, slots=True)
+class JournalReading:
+    """What a journal file holds: the index of its rows, up to where it is good.
 
-    completion: Completion
-    created_s: int
+    `ours` is False if it is of other rows or of another job. `complaint` is for the person.
+    """
+
+    index: RowIndex
+    ours: bool
+    good_bytes: int
+    complaint: str | None
+
+
+def read_journal(path: Path, rows: range, fingerprint: str) -> JournalReading:
+    """Reads which of `rows` a journal file holds. Of a row that stands twice the first counts."""
+    file = FrameFile(path)
+    places, offsets, lengths, results = array("q"), array("q"), array("I"), array("B")
+    ours = False
+    for frame in file:
+        if frame.kind == FINISHED_ROW and ours:
+            row, result = summary_of(frame.payload)
+            assert row in rows, f"{path} has row {row:,}, and is of {rows}"
+            places.append(row - rows.start)
+            offsets.append(frame.offset)
+            lengths.append(frame.nbytes)
+            results.append(result)
+        elif frame.kind == ABOUT:
+            ours = orjson.loads(frame.payload) == _about(rows, fingerprint)
+    index = RowIndex.of(len(rows))
+    # Backwards, so that the first of two is what stays.
+    where = np.array(places, np.int64)[::-1]
+    index.offsets[where] = np.array(offsets, np.int64)[::-1]
+    index.lengths[where] = np.array(lengths, np.uint32)[::-1]
+    index.results[where] = np.array(results, np.uint8)[::-1]
+    return JournalReading(index, ours, file.good_bytes, file.complaint)
 
 
 class RowJournal:
-    """The finished rows of one shard in a file, and 12 bytes of memory for each.
+    """The finished rows of one shard in a file; one that is there already is gone on with.
 
-    `rows` are the row indices that belong to the shard. Not thread-safe.
+    `rows` are the row indices that belong to the shard. A file that is there must be of these rows
+    and this job; what of it is not good is cut off. Not thread-safe.
     """
 
-    def __init__(self, disk: Disk, path: Path, rows: range) -> None:
+    def __init__(self, disk: Disk, path: Path, rows: range, fingerprint: str) -> None:
         self.path = path
         self.rows = rows
-        self.missing = len(rows)
-        self.failed = 0
         self._disk = disk
+        self._index = RowIndex.of(len(rows))
+        if path.exists():
+            reading = read_journal(path, rows, fingerprint)
+            assert reading.ours, f"{path} is not the journal of rows {rows.start:,} and on"
+            disk.truncate(path, reading.good_bytes)
+            self._index = reading.index
         self._file = disk.append(path)
-        self._offsets = np.zeros(len(rows), dtype=np.int64)
-        self._lengths = np.zeros(len(rows), dtype=np.uint32)
         self._dirty = True
-        self._file.write(MAGIC)
+        if not self._file.size:
+            self._file.write(MAGIC)
+            self._file.write(pack_frame(ABOUT, orjson.dumps(_about(rows, fingerprint))))
+
+    def done(self, rows: range) -> int:
+        """How many of these rows have finished."""
+        return int(np.count_nonzero(self._index.results[self._places(rows)]))
+
+    def errors(self, rows: range) -> Counter[str]:
+        """How many of these rows have ended with each error."""
+        return self._index.errors(self._places(rows))
 
     def append(self, finished: Finished) -> None:
         """Adds a row of the shard; each one once."""
-        place = finished.completion.row_index - self.rows.start
-        assert 0 <= place < len(self.rows), f"row {finished.completion.row_index} is elsewhere"
-        assert not self._lengths[place], f"row {finished.completion.row_index} finished twice"
+        row = finished.completion
+        place = row.row_index - self.rows.start
+        assert 0 <= place < len(self.rows), f"row {row.row_index} is elsewhere"
+        assert not self._index.results[place], f"row {row.row_index} finished twice"
         frame = pack_frame(FINISHED_ROW, encode_row(finished))
-        self._offsets[place] = self._file.size
-        self._lengths[place] = len(frame)
+        self._index.offsets[place] = self._file.size
+        self._index.lengths[place] = len(frame)
+        self._index.results[place] = result_of(row.error)
         self._file.write(frame)
-        self.missing -= 1
-        self.failed += finished.completion.error is not None
         self._dirty = True
 
     def read(self, rows: range) -> list[Finished]:
@@ -67,10 +141,8 @@ class RowJournal:
         first = self.rows.start
         found = []
         for row in rows:
-            frame = self._file.read_at(
-                int(self._offsets[row - first]), int(self._lengths[row - first])
-            )
-            body = unpack_frame(frame)
+            offset, length = self._index.offsets[row - first], self._index.lengths[row - first]
+            body = unpack_frame(self._file.read_at(int(offset), int(length)))
             if body is None:
                 raise OSError(f"{self.path}: row {row} does not read back as it was written")
             found.append(decode_row(body[1:]))
@@ -81,7 +153,7 @@ class RowJournal:
         start = rows.start
         while start < rows.stop:
             stop = min(start + max_rows, rows.stop)
-            lengths = self._lengths[start - self.rows.start : stop - self.rows.start]
+            lengths = self._index.lengths[start - self.rows.start : stop - self.rows.start]
             fit = int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), max_bytes, side="right"))
             stop = start + max(1, min(fit, stop - start))
             yield range(start, stop)
@@ -102,102 +174,14 @@ class RowJournal:
 
     def remove(self) -> None:
         """Removes the file: the shard is sealed."""
+        self._dirty = False
         self._file.abandon()
         self._disk.remove(self.path)
 
-
-def pack_frame(kind: bytes, payload: bytes) -> bytes:
-    """One frame around a payload."""
-    body = kind + payload
-    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+    def _places(self, rows: range) -> slice:
+        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
 
 
-def unpack_frame(frame: bytes) -> bytes | None:
-    """The body of a frame (kind and payload); None when it is cut short or damaged."""
-    if len(frame) < _HEAD.size:
-        return None
-    length, crc = _HEAD.unpack_from(frame)
-    body = frame[_HEAD.size : _HEAD.size + length]
-    return body if body and len(body) == length and zlib.crc32(body) == crc else None
-
-
-def read_frames(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, payload) of each good frame of a journal file, up to a torn or damaged one."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return
-        while head := file.read(_HEAD.size):
-            length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else 0
-            body = unpack_frame(head + file.read(length))
-            if body is None:
-                return
-            yield body[:1], body[1:]
-
-
-def encode_row(finished: Finished) -> bytes:
-    """A finished row as the payload of a frame."""
-    row = finished.completion
-    error = row.error and (row.error.code, row.error.message)
-    samples = [_sample_fields(sample) for sample in row.samples]
-    fields = (row.row_index, row.id, row.prompt_tokens, row.seed, row.attempt)
-    whole = (*fields, finished.created_s, error, samples)
-    try:
-        return orjson.dumps(whole)
-    except TypeError:
-        return orjson.dumps(_well_formed_all(whole))
-
-
-def decode_row(payload: bytes) -> Finished:
-    """What `encode_row` was given; a log-probability that was not finite is NaN."""
-    row, id_, prompt_tokens, seed, attempt, created_s, error, samples = orjson.loads(payload)
-    completion = Completion(
-        row_index=row,
-        id=id_,
-        samples=tuple(_sample(fields) for fields in samples),
-        prompt_tokens=prompt_tokens,
-        seed=seed,
-        attempt=attempt,
-        error=RowError(*error) if error else None,
-    )
-    return Finished(completion, created_s)
-
-
-def well_formed(text: str) -> str:
-    """The text with lone surrogates replaced, as file names that are not UTF-8 have them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _well_formed_all(value: Any) -> Any:
-    if isinstance(value, str):
-        return well_formed(value)
-    if isinstance(value, tuple | list):
-        return [_well_formed_all(part) for part in value]
-    return value
-
-
-def _sample_fields(sample: Sample) -> tuple[Any, ...]:
-    logprobs = None
-    if sample.logprobs is not None:
-        logprobs = [(t.token_id, t.token, t.logprob, t.top) for t in sample.logprobs]
-    fields = (sample.text, sample.finish_reason, sample.stop_reason, sample.completion_tokens)
-    return (*fields, logprobs)
-
-
-def _sample(fields: list[Any]) -> Sample:
-    text, finish_reason, stop_reason, completion_tokens, logprobs = fields
-    tokens = None
-    if logprobs is not None:
-        tokens = tuple(
-            TokenLogprob(token_id, token, _float(logprob), tuple(_alternative(a) for a in top))
-            for token_id, token, logprob, top in logprobs
-        )
-    return Sample(text, finish_reason, stop_reason, completion_tokens, tokens)
-
-
-def _alternative(fields: list[Any]) -> tuple[int, str, float]:
-    token_id, token, logprob = fields
-    return token_id, token, _float(logprob)
-
-
-def _float(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _about(rows: range, fingerprint: str) -> dict[str, object]:
+    """What the first frame says, so that the file explains itself."""
+    return {"fingerprint": fingerprint, "first_row": rows.start, "rows": len(rows)}

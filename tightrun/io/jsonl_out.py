@@ -7,6 +7,7 @@ null, because JSON has no word for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,10 @@ class JsonlFormat:
         self.spooled = kept
         self._shape = shape
 
+    @property
+    def columns(self) -> dict[str, str]:
+        return self._shape.columns
+
     def spool(self, chunk: InputChunk) -> pa.Table:
         return chunk.columns
 
@@ -45,6 +50,10 @@ class JsonlFormat:
                 file.write(line)
                 if errors is not None and row.error is not None:
                     errors.write(line)
+
+    def is_whole(self, path: Path, stamp: Stamp) -> bool:  # noqa: ARG002
+        # Lines say nothing of themselves: that the bytes are the ones written is all there is.
+        return True
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

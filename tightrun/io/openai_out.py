@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ import pyarrow as pa
 from tightrun.core import Completion, Request, RowError, Sample, TokenLogprob
 from tightrun.io.durable import DiskFile
 from tightrun.io.input_types import InputChunk
-from tightrun.io.journal import Finished
+from tightrun.io.row_record import Finished
 from tightrun.io.shard import Piece, Stamp
 
 CHAT_URL = "/v1/chat/completions"
@@ -40,6 +41,10 @@ class OpenAiFormat:
     def __init__(self, model: str) -> None:
         self._model = model
 
+    @property
+    def columns(self) -> dict[str, str]:
+        return {}
+
     def spool(self, chunk: InputChunk) -> pa.Table:
         if _URL in chunk.columns.schema.names and pa.types.is_string(chunk.columns[_URL].type):
             return chunk.columns.select([_URL])
@@ -60,6 +65,10 @@ class OpenAiFormat:
                 file.write(line)
                 if errors is not None and finished.completion.error is not None:
                     errors.write(line)
+
+    def is_whole(self, path: Path, stamp: Stamp) -> bool:  # noqa: ARG002
+        # Lines say nothing of themselves: that the bytes are the ones written is all there is.
+        return True
 
 
 def response_line(

@@ -77,6 +77,28 @@ class OutputPlace:
         """What the links did in some passes of the last run."""
         return self.bookkeeping / "trace.json.gz"
 
+    @property
+    def seals(self) -> Path:
+        """Folder of what was noted of each shard when it was written."""
+        return self.bookkeeping / "sealed"
+
+    @property
+    def damaged(self) -> Path:
+        """Folder for shards that are no longer what they were; their rows are run again."""
+        return self.bookkeeping / "damaged"
+
+    def row_journal(self, shard: int) -> Path:
+        """The finished rows of a shard that is not yet written."""
+        return self.journal / f"rows-{shard:05d}.bin"
+
+    def column_spool(self, shard: int) -> Path:
+        """The kept input columns of a shard that is not yet written."""
+        return self.journal / f"columns-{shard:05d}.arrow"
+
+    def seal(self, shard: int) -> Path:
+        """What was noted of a shard when it was written."""
+        return self.seals / f"train-{shard:05d}.bin"
+
     def shard(self, index: int, suffix: str) -> Path:
         """The file of a shard."""
         return self.data / f"train-{index:05d}{suffix}"

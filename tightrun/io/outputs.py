@@ -1,36 +1,37 @@
 """The door to the output side: takes finished rows in any order, leaves shards in input order.
 
 What finishes goes at once to the journal of its shard, what was read to its column spool; a
-complete shard is written whole from both, a thousand rows at a time. All of it happens in one
-thread beside the run, so that nobody waits for a disk as long as the disk keeps up.
+complete shard is written whole from both, a thousand rows at a time. The tokens of rows that have
+not finished go to a journal of their own. All of it happens in one thread beside the run, so that
+nobody waits for a disk as long as the disk keeps up. What earlier runs have done is found when the
+writer is made, and stays.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tightrun.core import Completion
+from tightrun.core import Completion, Request, Written
 from tightrun.io.dataset_card import write_card
 from tightrun.io.durable import Disk
-from tightrun.io.earlier_run import claim, completed_run
+from tightrun.io.earlier_rows import EarlierRows, Layout, find_earlier_rows
+from tightrun.io.earlier_run import claim, earlier_run, refuse_another_job
 from tightrun.io.events import EventLog
-from tightrun.io.fingerprint import fingerprint, fingerprint_parts
 from tightrun.io.input_types import InputChunk, Scan
-from tightrun.io.journal import Finished
-from tightrun.io.jsonl_out import JsonlFormat
-from tightrun.io.manifest import Manifest, RunInfo, State, package_versions, utc_now
-from tightrun.io.openai_out import OpenAiFormat
+from tightrun.io.manifest import Manifest, RunInfo, State, new_manifest, utc_now
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
-from tightrun.io.parquet_out import ParquetFormat
-from tightrun.io.rows import RowShape
-from tightrun.io.shard import OpenShard, ShardFormat
+from tightrun.io.row_record import Finished
+from tightrun.io.shard import OpenShard
+from tightrun.io.shard_formats import format_of
 from tightrun.io.single_file import join_shards
+from tightrun.io.token_journal import TokenJournal
 from tightrun.io.window import Window
 from tightrun.io.write_behind import WriteBehind, WriteError
 
@@ -48,16 +49,20 @@ __all__ = [
     "claim",
 ]
 
+# What the rows that have not finished have drawn, beyond the tokens known of each sample.
+Unfinished = Callable[[Callable[[int, int, int], int]], list[Written]]
+
 # Chunks wait when this much is not yet on its way to the disk; finished rows only much later,
 # because whoever finishes them has a model to run.
 _ADMIT_ROOM = 16 << 20
 _PUT_ROOM = 128 << 20
 _ROW_BYTES = 200
-_SYNC_S = 10.0
+# With the time a sync takes, and a shard that is just being written, a kill costs less than 10 s.
+_SYNC_S = 5.0
 
 
 class OutputWriter:
-    """Writes the output of one run of a job.
+    """Writes the output of one run of a job, from where earlier runs of it have left off.
 
     `scan` is that of the job's input, `rows` how many of its rows this run takes (default all),
     `n` the samples per row. `place` is a claimed OutputPlace; without it, the job's is claimed.
@@ -84,22 +89,28 @@ class OutputWriter:
             claim(place, "auto", self._disk)
         self.place = place
         self.rows = scan.rows if rows is None else min(rows, scan.rows)
-        self.rows_done = 0
-        self.rows_failed = 0
-        self.error_counts: Counter[str] = Counter()
-        self.window = Window(job.output.shard_rows, self.rows)
         self.events = EventLog(place.bookkeeping, self._disk)
-        self._form = _shard_format(job, scan, n)
+        self._form = format_of(job, scan, n)
         self._open: dict[int, OpenShard] = {}
         self._closed = False
-        self._manifest = _new_manifest(job, scan, run_info, self.rows)
-        earlier = completed_run(place, self._manifest, self.outputs)
-        self.already_complete = earlier is not None
-        if earlier is not None:
-            self.rows_done, self.rows_failed = earlier.rows_done, earlier.rows_failed
-            self.error_counts.update(earlier.errors)
-        else:
+        self._unfinished: Unfinished = lambda _known: []
+        earlier = earlier_run(place)
+        self._manifest = new_manifest(job, scan, run_info, self.rows, self._form.columns, earlier)
+        refuse_another_job(place, earlier, self._manifest)
+        shard_rows = job.output.shard_rows
+        self._layout = Layout(self.fingerprint, shard_rows, self.rows, scan.rows)
+        self.earlier = find_earlier_rows(place, self._layout, self._form, self._disk)
+        self.rows_done = self.earlier.done
+        self.error_counts = Counter(self.earlier.errors)
+        self.window = Window(shard_rows, self.rows, sealed=frozenset(self.earlier.sealed))
+        self.already_complete = _is_complete(earlier, self.rows, self.earlier)
+        if not self.already_complete:
             self._start()
+
+    @property
+    def rows_failed(self) -> int:
+        """Finished rows that have an error."""
+        return self.error_counts.total()
 
     @property
     def outputs(self) -> list[Path]:
@@ -128,9 +139,25 @@ class OutputWriter:
         """What the next run of the job may begin with; written when this one closes."""
         self._manifest = replace(self._manifest, learnt=dict(learnt))
 
-    def admit(self, chunk: InputChunk) -> None:
-        """Takes the kept columns of rows that are about to be run."""
-        self._thread.give(partial(self._admit, chunk), chunk.nbytes, _ADMIT_ROOM)
+    def keep_unfinished(self, unfinished: Unfinished) -> None:
+        """Lets the tokens of unfinished rows be kept: `unfinished` is asked every few seconds."""
+        self._unfinished = unfinished
+
+    def to_read(self) -> Iterator[range]:
+        """The rows that are to be read and admitted, in order: all but those of sealed shards."""
+        return self.earlier.to_read()
+
+    def admit(self, chunk: InputChunk) -> list[Request | Completion]:
+        """Takes the kept columns of rows that are about to be run; returns those that are to be.
+
+        Rows that an earlier run has finished are left out; of one that it began, the request has
+        what it wrote.
+        """
+        done = self.earlier.done_of(range(chunk.start, chunk.start + chunk.rows))
+        self._thread.give(partial(self._admit, chunk, done), chunk.nbytes, _ADMIT_ROOM)
+        left_out = set(done)
+        items = (item for item in chunk.items if item.row_index not in left_out)
+        return [self.earlier.with_written(item) for item in items]
 
     def put(self, completion: Completion) -> None:
         """Takes a finished row, good or bad."""
@@ -138,7 +165,7 @@ class OutputWriter:
         self._thread.give(partial(self._put, finished), _memory_of(completion), _PUT_ROOM)
 
     def flush(self) -> None:
-        """Returns when every row put so far is on the disk."""
+        """Returns when every row put so far is on the disk, and what the others have drawn."""
         self._thread.give(self._sync)
         self._thread.drain()
 
@@ -152,22 +179,37 @@ class OutputWriter:
         self._closed = True
         try:
             self._thread.close()
-            if final:
-                self._finish()
             self._end("complete" if final else "stopped")
+        except WriteError:
+            self._rescue()
+            raise
         finally:
             for shard in self._open.values():
                 shard.abandon()
+            self._tokens.abandon()
+
+    def _rescue(self) -> None:
+        """One file failed, and that is what is told; what the others have is not to be lost."""
+        for shard in self._open.values():
+            with suppress(OSError):
+                shard.sync()
+        with suppress(OSError):
+            self._tokens.sync()
 
     def _start(self) -> None:
         place = self.place
         try:
-            self._disk.make_folder(place.data)
-            self._disk.make_folder(place.bookkeeping)
-            self._disk.make_folder(place.journal, 0o700)
-            self._write_about()
-            about = {"run": self._manifest.run, "rows": self.rows}
-            self.events.event("started", **about, fingerprint=self.fingerprint)
+            for folder in (place.data, place.bookkeeping):
+                self._disk.make_folder(folder)
+            for private in (place.journal, place.seals):
+                self._disk.make_folder(private, 0o700)
+            self._manifest = replace(self._manifest, **self._counts())
+            self._manifest.write(self._disk, place.manifest)
+            self._write_card()
+            self._tell_start()
+            self.earlier.parts.restore(self._disk, self.earlier.sealed)
+            begun = self.earlier.begun
+            self._tokens = TokenJournal(self._disk, place.journal, self.fingerprint, begun)
         except OSError as error:
             raise OutputError(
                 f"output.path: {place.target} cannot be written ({error}); make room or name "
@@ -177,100 +219,105 @@ class OutputWriter:
             every=self._sync, period_s=_SYNC_S, failed=self.window.abandon, name="tightrun-writer"
         )
 
-    def _write_about(self) -> None:
-        """Writes what tells of the run; the manifest last, because it says that all is there."""
+    def _tell_start(self) -> None:
+        about = {"run": self._manifest.run, "rows": self.rows, "done": self.rows_done}
+        self.events.event("started", **about, fingerprint=self.fingerprint)
+        for complaint in self.earlier.complaints:
+            self.events.event("found", text=complaint)
+
+    def _write_card(self) -> None:
         if self.place.card is not None:
             write_card(self._disk, self.place.card, self._manifest, self._form.suffix)
-        self._manifest.write(self._disk, self.place.manifest)
 
     # In the writer's thread, and after its end.
 
     def _shard_of(self, row: int) -> OpenShard:
-        index = row // self._manifest.shard_rows
+        index = row // self._layout.shard_rows
         if index not in self._open:
-            rows, folder = self.window.rows_of(index), self.place.journal
-            self._open[index] = OpenShard(self._disk, folder, index, rows, self._form)
+            rows, span = self._layout.rows_of(index), self._layout.span_of(index)
+            self._open[index] = OpenShard(
+                self._disk, self.place, index, rows, span, self._form, self.fingerprint
+            )
         return self._open[index]
 
-    def _admit(self, chunk: InputChunk) -> None:
-        self._shard_of(chunk.start).admit(chunk)
+    def _admit(self, chunk: InputChunk, done: list[int]) -> None:
+        shard = self._shard_of(chunk.start)
+        shard.admit(chunk)
+        for row in done:
+            self.window.finished(row)
+        if shard.complete:
+            self._seal(shard)
 
     def _put(self, finished: Finished) -> None:
         row = finished.completion
         shard = self._shard_of(row.row_index)
         shard.append(finished)
+        self._tokens.end(row.row_index)
         self.rows_done += 1
         if row.error is not None:
-            self.rows_failed += 1
             self.error_counts[row.error.code] += 1
         self.window.finished(row.row_index)
         if shard.complete:
             self._seal(shard)
 
     def _seal(self, shard: OpenShard) -> None:
-        path = self.place.shard(shard.index, self._form.suffix)
-        nbytes = shard.seal(path, self.place.shard_errors(shard.index), self.fingerprint)
+        seal = shard.seal()
         del self._open[shard.index]
         self.window.sealed(shard.index)
-        about = {"first_row": shard.rows.start, "rows": len(shard.rows), "failed": shard.failed}
-        self.events.event("sealed", file=path.name, **about, bytes=nbytes)
+        self.events.event(
+            "sealed",
+            file=self.place.shard(shard.index, self._form.suffix).name,
+            first_row=seal.first_row,
+            rows=seal.rows,
+            failed=sum(seal.errors.values()),
+            bytes=seal.content.nbytes,
+        )
 
     def _sync(self) -> None:
         for shard in self._open.values():
             shard.sync()
+        self._tokens.keep(self._unfinished(self._tokens.known))
+        self._tokens.sync()
 
     def _finish(self) -> None:
         assert self.rows_done == self.rows, f"{self.rows - self.rows_done} rows are missing"
         assert not self._open
         if self.place.single_file:
-            shards, suffix = self.window.shards, self._form.suffix
-            any_failed = self.rows_failed > 0
-            join_shards(self._disk, self.place, shards, suffix, any_failed=any_failed)
-        self._disk.remove_folder(self.place.journal)
+            join_shards(
+                self._disk,
+                self.place,
+                self.window.shards,
+                self._form.suffix,
+                any_failed=self.rows_failed > 0,
+            )
 
     def _end(self, state: State) -> None:
+        self._sync()
         for shard in self._open.values():
-            shard.sync()
             shard.close()
-        self._manifest = replace(
-            self._manifest,
-            state=state,
-            ended=utc_now(),
-            rows_done=self.rows_done,
-            rows_failed=self.rows_failed,
-            errors=dict(self.error_counts),
-        )
-        self._write_about()
+        self._tokens.close()
+        if state == "complete":
+            self._finish()
+        self._disk.remove_folder(self.place.journal)
+        about = {"state": state, "ended": utc_now(), **self._counts()}
+        self._manifest = replace(self._manifest, **about)
+        self._write_card()
+        # Last, because it says that all is there.
+        self._manifest.write(self._disk, self.place.manifest)
         self.events.event(state, rows=self.rows_done, failed=self.rows_failed)
 
-
-def _shard_format(job: Job, scan: Scan, n: int) -> ShardFormat:
-    if job.output.format == "openai-batch":
-        return OpenAiFormat(job.model.path)
-    # The schema must not depend on what the rows hold: the column is there if a row might ask.
-    asked = job.sampling.logprobs > 0 or "sampling_params" in scan.columns
-    asked = asked or scan.format in ("openai-batch", "mixed")
-    shape = RowShape(scan.schema, samples=n > 1, logprobs=asked)
-    form = ParquetFormat if job.output.format == "parquet" else JsonlFormat
-    return form(scan.schema, shape)
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "rows_done": self.rows_done,
+            "rows_failed": self.rows_failed,
+            "errors": dict(self.error_counts),
+        }
 
 
-def _new_manifest(job: Job, scan: Scan, run_info: RunInfo, rows: int) -> Manifest:
-    parts = fingerprint_parts(job, scan)
-    return Manifest(
-        fingerprint=fingerprint(parts),
-        fingerprint_parts=parts,
-        state="running",
-        run=run_info.number,
-        started=run_info.started,
-        rows=rows,
-        shard_rows=job.output.shard_rows,
-        format=job.output.format,
-        job=job.resolved(),
-        versions=package_versions(),
-        host=run_info.host,
-        plan=run_info.plan,
-    )
+def _is_complete(earlier: Manifest | None, rows: int, found: EarlierRows) -> bool:
+    """Whether an earlier run has ended with at least these rows, and their shards are whole."""
+    ended = earlier is not None and earlier.state == "complete" and earlier.rows >= rows
+    return ended and len(found.sealed) == found.layout.shards
 
 
 def _memory_of(completion: Completion) -> int:

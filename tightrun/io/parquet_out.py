@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,10 @@ class ParquetFormat:
         self._shape = shape
         _refuse_unwritable(shape.schema)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        return self._shape.columns
+
     def spool(self, chunk: InputChunk) -> pa.Table:
         return chunk.columns
 
@@ -40,12 +45,21 @@ class ParquetFormat:
         errors: DiskFile | None,  # noqa: ARG002
         stamp: Stamp,
     ) -> None:
-        about = {f"tightrun.{name}": str(value) for name, value in stamp._asdict().items()}
         schema = self._shape.schema
         with pq.ParquetWriter(file, schema, compression=_COMPRESSION) as writer:
-            writer.add_key_value_metadata(about)
+            writer.add_key_value_metadata(_about(stamp))
             for group in self._groups(pieces):
                 writer.write_table(pa.Table.from_batches(group, schema))
+
+    def is_whole(self, path: Path, stamp: Stamp) -> bool:
+        try:
+            found = pq.read_metadata(path)
+        except (pa.ArrowException, OSError):
+            return False
+        said = found.metadata or {}
+        return found.num_rows == stamp.rows and all(
+            said.get(key.encode()) == value.encode() for key, value in _about(stamp).items()
+        )
 
     def _groups(self, pieces: Iterable[Piece]) -> Iterator[list[pa.RecordBatch]]:
         group: list[pa.RecordBatch] = []
@@ -60,6 +74,11 @@ class ParquetFormat:
                 group, rows, nbytes = [], 0, 0
         if group:
             yield group
+
+
+def _about(stamp: Stamp) -> dict[str, str]:
+    """The stamp as metadata of the file."""
+    return {f"tightrun.{name}": str(value) for name, value in stamp._asdict().items()}
 
 
 def _refuse_unwritable(schema: pa.Schema) -> None:

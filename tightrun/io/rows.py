@@ -59,6 +59,11 @@ class RowShape:
             fields.append(pa.field("logprobs", LOGPROBS))
         self.schema: pa.Schema = pa.schema(fields + _renamed(kept, {f.name for f in fields}))
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The names of the columns and their types, in words."""
+        return {field.name: str(field.type) for field in self.schema}
+
     def batch(self, rows: Sequence[Completion], kept: Kept) -> pa.RecordBatch:
         """The output rows of `rows`; `kept` are the input columns of just these rows."""
         first = [_NO_SAMPLE if row.error else row.samples[0] for row in rows]

@@ -7,6 +7,7 @@ reader may run ahead is what bounds memory and the disk space of the journal.
 from __future__ import annotations
 
 import threading
+from collections.abc import Set
 
 OPEN_SHARDS = 4
 OPEN_ROWS = 65_536
@@ -16,9 +17,10 @@ _POLL_S = 0.1
 class Window:
     """Admits a row when its shard is among the oldest open ones and no row before it lags.
 
-    Rows `[i * shard_rows, (i + 1) * shard_rows)` are shard `i`; `total_rows` are expected. Any
-    method may be called from any thread. Each row is to be reported as finished once, and each
-    shard as sealed once, after all of its rows.
+    Rows `[i * shard_rows, (i + 1) * shard_rows)` are shard `i`; `total_rows` are expected, those of
+    the shards in `sealed` not: an earlier run has written them. Any method may be called from any
+    thread. Each row is to be reported as finished once, and each shard as sealed once, after all
+    of its rows.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class Window:
         shard_rows: int,
         total_rows: int,
         *,
+        sealed: Set[int] = frozenset(),
         open_shards: int = OPEN_SHARDS,
         open_rows: int = OPEN_ROWS,
     ) -> None:
@@ -40,9 +43,12 @@ class Window:
         self._done = bytearray(open_rows)
         self._oldest_row = 0
         self._oldest_shard = 0
-        self._sealed: set[int] = set()
-        self._row_limit = self._next_row_limit()
+        self._sealed_before = sealed
+        self._sealed = set(sealed)
         self._abandoned = False
+        self._pass_done_rows()
+        self._pass_sealed_shards()
+        self._row_limit = self._next_row_limit()
 
     @property
     def shards(self) -> int:
@@ -82,9 +88,7 @@ class Window:
             assert self._oldest_row <= row_index < self._oldest_row + ring, row_index
             assert not self._done[row_index % ring], f"row {row_index} finished twice"
             self._done[row_index % ring] = 1
-            while self._done[self._oldest_row % ring]:
-                self._done[self._oldest_row % ring] = 0
-                self._oldest_row += 1
+            self._pass_done_rows()
             self._update()
 
     def sealed(self, shard: int) -> None:
@@ -92,9 +96,7 @@ class Window:
         with self._changed:
             assert shard >= self._oldest_shard, f"shard {shard} sealed twice"
             self._sealed.add(shard)
-            while self._oldest_shard in self._sealed:
-                self._sealed.remove(self._oldest_shard)
-                self._oldest_shard += 1
+            self._pass_sealed_shards()
             self._update()
 
     def abandon(self) -> None:
@@ -102,6 +104,23 @@ class Window:
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
+
+    def _pass_done_rows(self) -> None:
+        ring = len(self._done)
+        while self._oldest_row < self._total_rows:
+            shard = self._oldest_row // self._shard_rows
+            if shard in self._sealed_before:
+                self._oldest_row = self.rows_of(shard).stop
+            elif self._done[self._oldest_row % ring]:
+                self._done[self._oldest_row % ring] = 0
+                self._oldest_row += 1
+            else:
+                return
+
+    def _pass_sealed_shards(self) -> None:
+        while self._oldest_shard in self._sealed:
+            self._sealed.remove(self._oldest_shard)
+            self._oldest_shard += 1
 
     def _update(self) -> None:
         limit = self._next_row_limit()
