@@ -76,19 +76,22 @@ def elapsed_s(
 def _static_s(
     batches: Sequence[BatchSeconds], streaming: Streaming, *, stores_beside: bool
 ) -> float:
-    """Per layer `max(c, Tw + kv) + (K - 1) max(c, kv)`, and the first fetch of the pass."""
-    count = streaming.layers
+    """Per layer `max(c, Tw + kv) + (K - 1) max(c, kv)`, and the first fetch of the pass, which
+    waits for nothing; nothing is fetched beside the last step."""
+    count, last = streaming.layers, len(batches) - 1
     total = batches[0].fetch_s / count
-    first_s = 0.0
     for index, (layers_s, head_s, _, store_s) in enumerate(batches):
         following_s = batches[(index + 1) % len(batches)].fetch_s
         own_s = max(layers_s, store_s) if stores_beside else layers_s + store_s
         beside_s = max(own_s, following_s)
         total += beside_s + head_s
+        if index == last:
+            total -= (beside_s - own_s) / count
         if index == 0 and streaming.streamed:
             weights_s = streaming.weights_s / streaming.streamed
             first_s = max(own_s / count, weights_s + following_s / count) - beside_s / count
-    return total + streaming.streamed * first_s
+            total += streaming.streamed * first_s
+    return total
 
 
 def _adaptive_s(batches: Sequence[BatchSeconds], streaming: Streaming, between_s: float) -> float:
