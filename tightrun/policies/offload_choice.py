@@ -182,7 +182,12 @@ def _simulated(job: Job, choice: Choice) -> Choice:
     return replace(choice, tokens_per_s=tokens_per_s, worth=worth)
 
 
-def _choices(job: Job, least: int) -> Iterator[Choice]:
+def possible(job: Job) -> Iterator[Choice]:
+    """Every division that a search for the longest sequence looks at, however slow."""
+    return _choices(job, job.longest, hopeless=0.0)
+
+
+def _choices(job: Job, least: int, hopeless: float = HOPELESS) -> Iterator[Choice]:
     """Divisions that fit, with their speeds; narrow passes only where wider ones do not fit."""
     blocks = BLOCK_TOKENS[job.kind]
     resident = job.search(blocks, least, "none")
@@ -203,7 +208,7 @@ def _choices(job: Job, least: int) -> Iterator[Choice]:
                 found = True
                 factor = worth * (NO_DISK_WORTH if division.disk else 1.0)
                 most = math.inf if job.policy.recompute else speed.most_tokens_per_s(division)
-                if factor * most < HOPELESS * best:
+                if factor * most < hopeless * best:
                     continue
                 tokens_per_s = speed.output_tokens_per_s(division)
                 value = factor * tokens_per_s

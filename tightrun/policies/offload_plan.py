@@ -13,6 +13,7 @@ from tightrun.policies.offload_choice import (
     Job,
     PolicyAsked,
     choose,
+    possible,
 )
 from tightrun.policies.offload_memory import (
     BUFFERS,
@@ -25,7 +26,14 @@ from tightrun.policies.offload_refusal import refusal
 from tightrun.policies.plan import BLOCK_TOKENS, LEAST_CONTEXT, DoesNotFitError, Plan, Workload
 from tightrun.policies.shape import ModelShape
 
-__all__ = ["SIMULATED", "PolicyAsked", "WeightSizes", "even_residents", "plan_offloaded"]
+__all__ = [
+    "SIMULATED",
+    "PolicyAsked",
+    "WeightSizes",
+    "even_residents",
+    "plan_offloaded",
+    "possible_plans",
+]
 
 # A third buffer of KV spares link and computing the waiting for each other where a batch takes a
 # little longer or shorter than its neighbour: 5 % of a pass when both are equally busy.
@@ -57,6 +65,52 @@ def plan_offloaded(
     `host_beside` are bytes of host memory already taken by what is in no ledger.
     Raises DoesNotFitError with the sum.
     """
+    job, why = _job(
+        shape, weights, device, host, rates, kind, workload, policy, context, host_beside, recipe
+    )
+    choice = choose(job, simulated)
+    if choice is None:
+        least = min(job.longest, LEAST_CONTEXT)
+        raise DoesNotFitError(refusal(job.search(_least_block(job), least, "none"), device, host))
+    return _plan(job, choice, why)
+
+
+def possible_plans(
+    shape: ModelShape,
+    weights: WeightSizes,
+    device: Budget,
+    host: Budget,
+    rates: Rates,
+    kind: str,
+    workload: Workload,
+    policy: PolicyAsked,
+    context: int | None = None,
+    *,
+    host_beside: int = 0,
+    recipe: Recipe | None = None,
+) -> Iterator[Plan]:
+    """Every plan that `plan_offloaded` chooses from, with its speed by mean passes."""
+    job, why = _job(
+        shape, weights, device, host, rates, kind, workload, policy, context, host_beside, recipe
+    )
+    for choice in possible(job):
+        yield _plan(job, choice, why)
+
+
+def _job(
+    shape: ModelShape,
+    weights: WeightSizes,
+    device: Budget,
+    host: Budget,
+    rates: Rates,
+    kind: str,
+    workload: Workload,
+    policy: PolicyAsked,
+    context: int | None,
+    host_beside: int,
+    recipe: Recipe | None,
+) -> tuple[Job, str]:
+    """The job of a search, and a sentence on the form that context is recomputed in."""
     window = min(context or shape.context, shape.context)
     recipe = recipe or recipe_of(shape)
     form, why = choose_form(recipe, rates, policy.form, policy.recompute)
@@ -64,11 +118,7 @@ def plan_offloaded(
         shape, weights, device, host, rates, kind.split(":")[0], workload, policy, window,
         host_beside, recipe, form,
     )  # fmt: skip
-    choice = choose(job, simulated)
-    if choice is None:
-        least = min(job.longest, LEAST_CONTEXT)
-        raise DoesNotFitError(refusal(job.search(_least_block(job), least, "none"), device, host))
-    return _plan(job, choice, why)
+    return job, why
 
 
 def _least_block(job: Job) -> int:
