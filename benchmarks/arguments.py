@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 
 def benchmark_parser(
-    name: str, description: str, *, peers: Sequence[str], runs: int
+    name: str, description: str, *, peers: Sequence[str] = (), runs: int
 ) -> argparse.ArgumentParser:
-    """A parser with --quick, --runs, --seed and --peers; `peers` are all that can be named."""
+    """A parser with --quick, --runs, --seed and --peers; `peers` are all that can be named, and
+    without any there is no such flag."""
 
     def chosen(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -33,11 +34,12 @@ def benchmark_parser(
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of everything random (default 0)"
     )
-    parser.add_argument(
-        "--peers",
-        type=chosen,
-        default=tuple(peers),
-        metavar="A,B",
-        help=f"compare with these only (default {','.join(peers)})",
-    )
+    if peers:
+        parser.add_argument(
+            "--peers",
+            type=chosen,
+            default=tuple(peers),
+            metavar="A,B",
+            help=f"compare with these only (default {','.join(peers)})",
+        )
     return parser

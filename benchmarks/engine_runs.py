@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,19 +15,28 @@ from typing import Any
 from benchmarks.jobs import text_of
 from benchmarks.random_model import TOKENIZER
 from tightrun.cli.load_engine import engine_options
+from tightrun.cli.planning import Planned
 from tightrun.core import Completion, Request, StepRecord
 from tightrun.io.inputs import read_chunks, scan_inputs
 from tightrun.io.job import load_job
+from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.plan import Plan
 from tightrun.runtime.engine import Engine
 from tightrun.runtime.loading import load
 from tightrun.runtime.loading_offloaded import Shaken
 
 
-def write_rows(path: Path, prompts: Sequence[Sequence[int]]) -> Path:
-    """Prompts of token ids as the JSONL that `job` reads."""
-    rows = ({"id": f"row-{n}", "prompt": text_of(prompt)} for n, prompt in enumerate(prompts))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_rows(
+    path: Path, prompts: Sequence[Sequence[int]], outputs: Sequence[int] | None = None
+) -> Path:
+    """Prompts of token ids as the JSONL that `job` reads. With `outputs`, each row has its own
+    `max_tokens`."""
+    with path.open("w") as lines:
+        for n, prompt in enumerate(prompts):
+            row: dict[str, Any] = {"id": f"row-{n}", "prompt": text_of(prompt)}
+            if outputs is not None:
+                row["sampling_params"] = {"max_tokens": outputs[n]}
+            lines.write(json.dumps(row) + "\n")
     return path
 
 
@@ -58,10 +68,14 @@ class OpenJob:
     """An engine loaded for a job, and the job's rows. A context manager; leaving it unloads."""
 
     def __init__(
-        self, described: Mapping[str, Any], placed: Callable[[Plan], Plan] | None = None
+        self,
+        described: Mapping[str, Any],
+        placed: Callable[[Plan], Plan] | None = None,
+        planned: Planned | None = None,
     ) -> None:
         """Loads. `placed` puts weights and KV of an offloaded run where they are to be, whatever
-        the plan says. Raises ValueError when the job cannot be run, or does not fit.
+        the plan says; what is known of the job is as it was `planned`, where that is given. Raises
+        ValueError when the job cannot be run, or does not fit.
         """
         found = load_job(described)
         with tempfile.TemporaryDirectory() as spool:
@@ -74,8 +88,17 @@ class OpenJob:
             ]
         self.said: list[str] = []
         options = engine_options(found, scan, scan.rows)
+        if planned is not None:
+            workload = planned.facts.workload
+            options = replace(
+                options,
+                prompts=workload.prompts,
+                expected_output=workload.typical_output,
+                known=planned.known,
+            )
         shaken = Shaken() if placed is None else Shaken(plan=placed)
-        self._engine = Engine(options, load(options, self.said.append, shaken))
+        self._loaded = load(options, self.said.append, shaken)
+        self._engine = Engine(options, self._loaded)
 
     def __enter__(self) -> OpenJob:
         return self
@@ -93,12 +116,23 @@ class OpenJob:
         """What was decided for the run."""
         return self._engine.plan
 
+    @property
+    def computing(self) -> ComputeTimes:
+        """What computing takes by the cost model, at the probed rates."""
+        return ComputeTimes(self._engine.shape, self._loaded.rates)
+
     def describe(self) -> list[str]:
         """The engine's own lines for people."""
         return self._engine.describe()
 
-    def run(self, rows: Sequence[Request], full_decodes: int | None = None) -> list[StepRecord]:
-        """The passes of these rows; ends after so many that decode all rows and nothing else."""
+    def run(
+        self,
+        rows: Sequence[Request],
+        full_decodes: int | None = None,
+        most_s: float | None = None,
+    ) -> list[StepRecord]:
+        """The passes of these rows; ends after so many that decode all rows and nothing else, or
+        after so many seconds."""
         stop = threading.Event()
         steps: list[StepRecord] = []
         full = 0
@@ -107,7 +141,8 @@ class OpenJob:
             nonlocal full
             steps.append(step)
             full += step.phase == "decode" and step.sequences == len(rows)
-            if full_decodes is not None and full >= full_decodes:
+            enough = full_decodes is not None and full >= full_decodes
+            if enough or (most_s is not None and step.started_s + step.elapsed_s >= most_s):
                 stop.set()
 
         failed: list[str] = []

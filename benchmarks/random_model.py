@@ -25,7 +25,8 @@ _LAYER = re.compile(r"\.(\d+)\.")
 def ensure_model(
     folder: Path, config: PretrainedConfig, seed: int, device: str = "cpu", alike: bool = False
 ) -> Path:
-    """The checkpoint in bfloat16 with its tokenizer under `folder`, made if it is not there yet.
+    """The checkpoint in the config's `dtype` (bfloat16 where it names none) with its tokenizer
+    under `folder`, made if it is not there yet.
 
     `alike` repeats one layer's weights in all layers: the work is the same, and for models of
     many gigabytes the making is quicker.
@@ -66,11 +67,12 @@ def _write_shards(
     places: dict[str, str] = {}
     total = 0
     layer: dict[str, torch.Tensor] = {}
+    dtype = config.dtype or torch.bfloat16
     for name, shapes in shards(config):
         if alike and layer and name != "outer":
             named = dict(zip(shapes, layer.values(), strict=True))
         else:
-            named = {key: _drawn(key, size, generator) for key, size in shapes.items()}
+            named = {key: _drawn(key, size, generator, dtype) for key, size in shapes.items()}
         if name != "outer":
             layer = named
         file = f"{name}.safetensors"
@@ -97,10 +99,12 @@ def shards(config: PretrainedConfig) -> Iterator[tuple[str, dict[str, torch.Size
     yield "outer", outer
 
 
-def _drawn(name: str, size: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def _drawn(
+    name: str, size: torch.Size, generator: torch.Generator, dtype: torch.dtype
+) -> torch.Tensor:
     """Norms are one, biases nothing, matrices normal as at the beginning of training."""
     if len(size) == 1:
         fill = torch.zeros if name.endswith("bias") else torch.ones
-        return fill(size, dtype=torch.bfloat16)
-    drawn = torch.empty(size, dtype=torch.bfloat16, device=generator.device)
+        return fill(size, dtype=dtype)
+    drawn = torch.empty(size, dtype=dtype, device=generator.device)
     return drawn.normal_(0.0, SPREAD, generator=generator).cpu()

@@ -27,6 +27,11 @@ def test_no_peer_at_all_can_be_asked_for() -> None:
     assert parse("--peers", "").peers == ()
 
 
+def test_a_benchmark_without_peers_has_no_flag_for_them() -> None:
+    told = benchmark_parser("any", "Any.", runs=1).parse_args(())
+    assert not hasattr(told, "peers")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
