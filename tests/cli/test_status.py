@@ -12,7 +12,7 @@ from tests.cli.jobs import Listener, job_of, prompts
 from tests.io.machines import end_process, machine
 from tightrun.cli.holding import locks_at
 from tightrun.cli.run import run_job
-from tightrun.cli.status import status_of
+from tightrun.cli.status import status_lines, status_of
 from tightrun.io.events import EventLog
 from tightrun.io.lock import take
 from tightrun.io.outputs import OutputError, OutputPlace
@@ -38,6 +38,14 @@ def test_a_living_run_is_as_far_as_it_last_said(tmp_path: Path, out: Path) -> No
     EventLog(out / "_tightrun").event("progress", done=8, failed=1, eta_s=12.5)
     status = status_of(out, here)
     assert (status.state, status.done, status.failed, status.eta_s) == ("running", 8, 1, 12.5)
+
+
+def test_a_living_run_tells_its_speed_beside_the_planned_one(tmp_path: Path, out: Path) -> None:
+    here, live = machine(tmp_path / "node"), OutputPlace.of(out).live
+    take(live, locks_at(live, here), here.me, target=out)
+    speeds = {"output_tokens_per_s": 398.2, "planned_output_tokens_per_s": 412.0}
+    EventLog(out / "_tightrun").event("progress", done=8, failed=1, **speeds)
+    assert dict(status_lines(status_of(out, here)))["speed"] == "398 tok/s out, planned 412"
 
 
 def test_a_run_whose_process_is_gone_has_died(tmp_path: Path, out: Path) -> None:

@@ -21,7 +21,8 @@ from tightrun.io.owner import Here
 class Status:
     """`state`: running, stopped, complete, or died (it says running, but no run lives there).
 
-    `done` and `failed` of an unfinished run are as of `updated`, the time of its last event.
+    `done` and `failed` of an unfinished run are as of `updated`, the time of its last event, and so
+    is the speed of one that runs, beside the planned one.
     """
 
     output: str
@@ -34,6 +35,8 @@ class Status:
     ended: str | None
     updated: str | None
     eta_s: float | None
+    output_tokens_per_s: float = 0.0
+    planned_output_tokens_per_s: float = 0.0
 
 
 def status_of(out: Path, here: Here | None = None) -> Status:
@@ -52,6 +55,7 @@ def status_of(out: Path, here: Here | None = None) -> Status:
     told = progress if running else {}
     live = any(lives for _, lives in live_runs(place.live, locks))
     state = "died" if running and not live else manifest.state
+    now = progress if state == "running" else {}
     return Status(
         output=short_path(place.target),
         state=state,
@@ -62,7 +66,9 @@ def status_of(out: Path, here: Here | None = None) -> Status:
         started=manifest.started,
         ended=manifest.ended,
         updated=last.get("time"),
-        eta_s=progress.get("eta_s") if state == "running" else None,
+        eta_s=now.get("eta_s"),
+        output_tokens_per_s=now.get("output_tokens_per_s", 0.0),
+        planned_output_tokens_per_s=now.get("planned_output_tokens_per_s", 0.0),
     )
 
 
@@ -78,10 +84,19 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
         ("started", status.started),
         ("ended", status.ended or ""),
         ("updated", (status.updated or "") if status.ended is None else ""),
+        ("speed", _speed(status)),
         ("time", f"about {units.time_left(status.eta_s)} left" if status.eta_s else ""),
         ("output", status.output),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+def _speed(status: Status) -> str:
+    if not status.output_tokens_per_s:
+        return ""
+    speed = f"{units.rate(status.output_tokens_per_s)} out"
+    planned = status.planned_output_tokens_per_s
+    return f"{speed}, planned {units.tokens(planned)}" if planned else speed
 
 
 def print_status(out: Path, *, as_json: bool) -> None:
