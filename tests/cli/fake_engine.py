@@ -111,9 +111,6 @@ class FakeEngine:
     def unfinished(self, known: Callable[[int, int, int], int]) -> list[Written]:
         return self.written(known)
 
-    def remember(self, learnt: Learnt) -> None:
-        self.remembered = learnt
-
     def snapshot(self) -> SimpleNamespace:
         return SimpleNamespace(
             running=0,
@@ -158,9 +155,12 @@ class FakeEngine:
 def factory(engine: FakeEngine) -> EngineFactory:
     """Hands out `engine`, after saying what a real one would say."""
 
-    def load(_job: Job, _scan: Scan, _rows: int, notify: Callable[[str], None]) -> FakeEngine:
+    def load(
+        _job: Job, _scan: Scan, _rows: int, notify: Callable[[str], None], learnt: Learnt | None
+    ) -> FakeEngine:
         notify("loading nothing")
         notify("warm-up: none")
+        engine.remembered = learnt
         return engine
 
     return load

@@ -45,5 +45,5 @@ def wait(pace: str) -> None:
 
 if __name__ == "__main__":
     engine = FakeEngine(before=lambda _request: wait(sys.argv[1]))
-    perform.load_engine = factory(engine)
+    perform.start_engine = factory(engine)
     main(sys.argv[2:])

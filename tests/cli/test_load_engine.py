@@ -11,6 +11,7 @@ from tests.cli.jobs import job_of, prompts
 from tightrun.cli.load_engine import engine_options
 from tightrun.io.inputs import scan_inputs
 from tightrun.io.job import load_job
+from tightrun.policies.plan import Workload
 from tightrun.runtime.options import EngineOptions, Machine
 
 CARD = {
@@ -113,3 +114,10 @@ def test_what_is_built_or_converted_once_is_kept_for_later_jobs(
     assert options.kernel_cache == tmp_path / "cache" / "tightrun" / "kernels"
     assert options.spill == tmp_path / "cache" / "tightrun" / "slabs"
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_known_of_the_rows_reaches_the_engine(tmp_path: Path) -> None:
+    job = load_job(job_of(tmp_path, prompts(3)))
+    scan = scan_inputs(job, spool=tmp_path / "spool")
+    options = engine_options(job, scan, 3, Workload(3, typical_output=40, prompts=(5, 6, 9)))
+    assert (options.prompts, options.expected_output) == ((5, 6, 9), 40)

@@ -29,7 +29,7 @@ Typed = Callable[..., int]
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that the commands get."""
     engine = FakeEngine()
-    monkeypatch.setattr("tightrun.cli.perform.load_engine", factory(engine))
+    monkeypatch.setattr("tightrun.cli.perform.start_engine", factory(engine))
     return engine
 
 
@@ -225,7 +225,7 @@ def test_errors_of_loading_have_their_codes_and_one_line(
     def load(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tightrun.cli.perform.load_engine", load)
+    monkeypatch.setattr("tightrun.cli.perform.start_engine", load)
     assert typed(str(job), "--quiet") == code
     err = capsys.readouterr().err
     assert str(error) in err

@@ -119,5 +119,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-EngineFactory = Callable[[Job, Scan, int, Callable[[str], None]], Engine]
-"""Makes the engine for a job: (job, scan, rows, notify); `notify` is told what loading does."""
+Notify = Callable[[str], None]
+EngineFactory = Callable[[Job, Scan, int, Notify, Learnt | None], Engine]
+"""Makes the engine for a job: (job, scan, rows, notify, learnt). `notify` is told what loading
+does, `learnt` is what an earlier run of the job has learnt of its outputs, if there was one."""

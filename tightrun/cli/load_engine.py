@@ -4,15 +4,15 @@ torch, which is imported here and not before."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrun.cli.capacities import disk_within, memory_within
-from tightrun.cli.engine_seam import Engine, RefusedError
+from tightrun.cli.engine_seam import Engine, Notify, RefusedError
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job, Machine
-from tightrun.policies.plan import DoesNotFitError
+from tightrun.policies.plan import DoesNotFitError, Workload
 
 if TYPE_CHECKING:
     from tightrun.runtime.options import EngineOptions
@@ -22,8 +22,10 @@ LOADING = "loading"
 WARM_UP = "warm-up"
 
 
-def load_engine(job: Job, scan: Scan, rows: int, notify: Callable[[str], None]) -> Engine:
-    """The engine for the first `rows` rows of the input.
+def load_engine(
+    job: Job, scan: Scan, rows: int, notify: Notify, workload: Workload | None = None
+) -> Engine:
+    """The engine for the first `rows` rows of the input; `workload` is what is known of them.
 
     Raises RefusedError for a model or device that cannot be used, DoesNotFitError with the sum
     when memory does not suffice.
@@ -33,14 +35,16 @@ def load_engine(job: Job, scan: Scan, rows: int, notify: Callable[[str], None]) 
     from tightrun.runtime.engine import Engine as RealEngine
 
     try:
-        return RealEngine.load(engine_options(job, scan, rows), notify)
+        return RealEngine.load(engine_options(job, scan, rows, workload), notify)
     except DoesNotFitError:
         raise
     except ValueError as error:
         raise RefusedError(str(error)) from error
 
 
-def engine_options(job: Job, scan: Scan, rows: int) -> EngineOptions:
+def engine_options(
+    job: Job, scan: Scan, rows: int, workload: Workload | None = None
+) -> EngineOptions:
     """What the job asks of the engine, in plain numbers."""
     from tightrun.runtime.options import EngineOptions
 
@@ -71,6 +75,8 @@ def engine_options(job: Job, scan: Scan, rows: int) -> EngineOptions:
         max_tokens=job.sampling.max_tokens,
         rows=rows,
         prompt_bytes=longest_prompt_bytes(job, scan, rows),
+        prompts=workload.prompts if workload else (),
+        expected_output=workload.typical_output if workload else None,
         kernel_cache=cache_folder(os.environ) / "kernels",
         compiler=os.environ.get("CXX"),
     )

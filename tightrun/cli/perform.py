@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tightrun.cli.errors import explain
-from tightrun.cli.load_engine import load_engine
 from tightrun.cli.log_format import LogFormat
 from tightrun.cli.run import RunOptions, run_job
+from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, stop_on_signals
 from tightrun.cli.views import open_view
 from tightrun.io.job import load_job
@@ -40,7 +40,7 @@ def perform(
                 options,
                 view=view,
                 stop=stop,
-                engine_factory=load_engine,
+                engine_factory=start_engine,
                 stdin=sys.stdin.buffer,
             )
     except Exception as error:

@@ -17,7 +17,7 @@ from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
 from tightrun.cli.generation import Generation, seal_finished
 from tightrun.cli.holding import Holding, IfLocked
 from tightrun.cli.learnt import learnt_before, manifest_before
-from tightrun.cli.load_engine import LOADING, WARM_UP, load_engine
+from tightrun.cli.load_engine import LOADING, WARM_UP
 from tightrun.cli.outcome import (
     Span,
     left_alone,
@@ -28,6 +28,7 @@ from tightrun.cli.outcome import (
 )
 from tightrun.cli.pass_log import PassLog
 from tightrun.cli.report import SUMMARY_EVENT, latest_summary
+from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
 from tightrun.cli.summary import Summary, short_path
 from tightrun.cli.views import View
@@ -65,7 +66,7 @@ def run_job(
     *,
     view: View,
     stop: Stop | None = None,
-    engine_factory: EngineFactory = load_engine,
+    engine_factory: EngineFactory = start_engine,
     stdin: BinaryIO | None = None,
     here: Here | None = None,
 ) -> Summary:
@@ -217,12 +218,10 @@ class _Run:
 
     def _load(self, scan: Scan, writer: OutputWriter) -> Engine:
         self._view.phase("load", short_path(Path(self._job.model.path)))
-        engine = self._engine_factory(self._job, scan, writer.rows, self._notify)
+        learnt = learnt_before(self._earlier, writer.fingerprint_parts)
+        engine = self._engine_factory(self._job, scan, writer.rows, self._notify, learnt)
         self._view.detail(engine.describe()[0])
         writer.set_plan({"description": engine.describe()})
-        learnt = learnt_before(self._earlier, writer.fingerprint_parts)
-        if learnt is not None:
-            engine.remember(learnt)
         return engine
 
     def _notify(self, text: str) -> None:
