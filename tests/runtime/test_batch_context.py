@@ -44,6 +44,7 @@ def test_runs_are_the_blocks_in_as_few_pieces_as_there_are(blocks: list[int]) ->
         (Kept(0, 0), Kept(0, 2), 8),  # KV never gives activations
         (Kept(0, 2), Kept(0, 1), 0),  # activations give KV
         (Kept(0, 2), Kept(0, 2), 0),
+        (Kept(0, 3), Kept(0, 4), 0),  # what ends before is not held otherwise for it
         (Kept(0, 1), Kept(1, 1), 4),  # activations dropped to tokens
         (Kept(EVERYTHING, EVERYTHING), Kept(EVERYTHING, EVERYTHING), 10),
     ],

@@ -165,3 +165,48 @@ def test_a_long_run_keeps_the_pace_while_computing() -> None:
     assert device.link_in.busy_s == pytest.approx(8 * MIB / 200e6, rel=0.2)
     assert device.computing_s > 0.1 * device.link_in.busy_s
     device.close()
+
+
+# --- memory that runs out ------------------------------------------------------------------------
+
+
+def test_computing_takes_its_workspace_as_long_as_it_lasts(device: EmulatedDevice) -> None:
+    device.empty(5 * MIB, "kv")
+    seen: list[int] = []
+    device.compute("layer 0", lambda: seen.append(device.memory.used), 3 * MIB)
+    assert seen == [8 * MIB]
+    assert device.memory.used == 5 * MIB
+    assert device.memory.peak == 8 * MIB
+
+
+def test_a_workspace_that_does_not_fit_is_refused_before_anything_is_computed(
+    device: EmulatedDevice,
+) -> None:
+    device.empty(5 * MIB, "kv")
+    done: list[str] = []
+    with pytest.raises(OutOfMemoryError, match="workspace asks for 3,145,729 bytes"):
+        device.compute("layer 0", lambda: done.append("layer"), 3 * MIB + 1)
+    assert done == []
+    device.compute("layer 0", lambda: done.append("layer"), 3 * MIB)
+    assert done == ["layer"]
+
+
+def test_faults_fail_what_they_say_before_it_or_at_its_end() -> None:
+    wanted = {"arena kv", "host arena kv", "layer 0", "end of layer 1", "spread 0"}
+    device = EmulatedDevice(8 * MIB, 8 * MIB, faults=lambda name, _: name in wanted)
+    done: list[str] = []
+    try:
+        for empty in (device.empty, device.empty_host):
+            with pytest.raises(OutOfMemoryError, match="made to fail"):
+                empty(1, "kv")
+        for layer in range(2):
+            with pytest.raises(OutOfMemoryError, match="made to fail"):
+                device.compute(f"layer {layer}", lambda at=layer: done.append(f"layer {at}"), 100)
+        spread = device.host.send(lambda: done.append("spread"), "spread 0")
+        with pytest.raises(TransferFailedError) as failed:
+            device.settle(spread)
+        assert isinstance(failed.value.__cause__, OutOfMemoryError)
+        assert done == ["layer 1"]
+        assert device.memory.used == device.host_memory.used == 0
+    finally:
+        device.close()

@@ -150,7 +150,9 @@ def test_the_ledger_holds_what_was_planned_to_the_byte(
         planned = {NAMES[x]: size for x, size in model.plan.arenas.items() if x in NAMES}
         assert {x: size for x, size in memory.arenas.items() if size} == planned
         assert set(planned) == arenas | {"outer"}
-        assert memory.peak == memory.used == sum(planned.values())
+        assert memory.used == sum(planned.values())
+        passing = model.plan.arenas["workspace"] + model.plan.arenas["logits"]
+        assert memory.used < memory.peak <= memory.used + passing
         host = model.accelerator.host_memory
         assert host.used == sum(x for n, x in model.plan.host_arenas.items() if n != "beside")
     finally:

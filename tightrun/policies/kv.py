@@ -83,11 +83,17 @@ class Distributor:
         factor = compute_factor if rates.work is None else 1.0
         self.corrections = Corrections(compute=Correction(factor), prefill=Correction(factor))
         self._compute_factor = compute_factor
+        self._planned_rows = most_rows
         self._splits = Splits(block_tokens, most_rows if form == "tokens" else 0)
         self._ratio = 0.0
         self._calls_for_less = 0
         self._prefill_passes = 0
         self._last: tuple[PassLoad, Split] | None = None
+
+    def hold(self, rows: int) -> None:
+        """Batches have at most so many rows from now on, those computed again included."""
+        if self.form == "tokens":
+            self._splits.most_rows = min(rows, self._planned_rows) if self._planned_rows else rows
 
     def decide(self, load: PassLoad) -> Decision:
         """The best split of the coming pass, or the present ratio where little is to be gained."""

@@ -114,6 +114,11 @@ class Plan:
         return self.batch_size * self.batches
 
     @property
+    def widest_batch(self) -> int:
+        """The most rows of a batch: those of its own, and those it computes again."""
+        return max(self.prefill_tokens, self.batch_size + 1, self.most_rows)
+
+    @property
     def offloads(self) -> bool:
         """Whether anything crosses a link in a pass: weights or KV."""
         return self.resident_layers is not None or self.workspace_blocks > 0

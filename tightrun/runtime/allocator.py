@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 
+import torch
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_BYTES = 2**30
 
@@ -32,3 +34,10 @@ def give_back_freed_memory() -> None:
         return
     trim.argtypes, trim.restype = (ctypes.c_size_t,), ctypes.c_int
     trim(0)
+
+
+def give_back_cached_memory(device: torch.device) -> None:
+    """Return what is kept for the next pass, on the device and here: something needs it now."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    give_back_freed_memory()

@@ -44,7 +44,9 @@ def replay_end(context: int, size: int, before: Kept, after: Kept) -> int:
     """Up to which token a context has to be computed again: what is held as tokens, what is to be,
     and what is to become activations but is held as keys and values."""
     blocks = max(before.states_from, after.states_from)
-    if after.stored_from > before.stored_from and after.stored_from > after.states_from:
+    more = after.stored_from > max(before.stored_from, after.states_from)
+    # Where the context ends before, only tokens still to come are held otherwise.
+    if more and context > before.stored_from * size:
         blocks = max(blocks, after.stored_from)
     return min(context, blocks * size)
 

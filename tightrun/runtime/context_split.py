@@ -31,7 +31,14 @@ class ContextSplit:
     """Turns a number of tokens to recompute into boundaries of the sequences of a batch."""
 
     def __init__(self, cache: KVCache, form: Form, most_rows: int) -> None:
-        self._cache, self._form, self._most_rows = cache, form, most_rows
+        self._cache, self._form = cache, form
+        self._most_rows = self._planned_rows = most_rows
+        self._held = False
+
+    def hold(self, rows: int) -> None:
+        """Batches have at most so many rows from now on, those computed again included."""
+        self._most_rows = min(rows, self._planned_rows or rows)
+        self._held = rows < self._planned_rows
 
     def held(self, segments: list[Segment]) -> int:
         """Context tokens of the batch that are in the recompute form now."""
@@ -86,6 +93,8 @@ class ContextSplit:
     def _share_tokens(self, segments: list[Segment], budget: float) -> None:
         """The first sequences as tokens, the rest as keys and values."""
         size = self._cache.block_tokens
+        if self._held:
+            budget = min(budget, self._most_rows - sum(s.tokens for s in segments))
         for segment in segments:
             sequence = segment.sequence
             length = len(sequence.tokens) - sequence.shared * size

@@ -8,7 +8,7 @@ from tightrun.runtime.disk_reads import READS_IN_FLIGHT, DiskReads
 from tightrun.runtime.host_lane import ThreadHostLane
 from tightrun.runtime.lane_log import LaneLog
 from tightrun.runtime.links import Delay, Pace, ThreadLink, copy_memory
-from tightrun.runtime.memory import Ledger
+from tightrun.runtime.memory import Faults, Ledger
 from tightrun.runtime.processor_device import ProcessorDevice, ThreadLanes
 
 
@@ -21,6 +21,7 @@ class CpuDevice(ProcessorDevice):
         *,
         delay: Delay | None = None,
         notify: Callable[[str], None] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         log = LaneLog()
         memory = Ledger("memory", memory_bytes)
@@ -28,10 +29,10 @@ class CpuDevice(ProcessorDevice):
             ThreadLink("h2d", copy_memory, log, delay=delay),
             ThreadLink("d2h", copy_memory, log, delay=delay),
             disk_link(log, Pace(), delay, notify),
-            ThreadHostLane(log, delay),
+            ThreadHostLane(log, delay, faults),
             log,
         )
-        super().__init__("cpu", memory, memory, lanes)
+        super().__init__("cpu", memory, memory, lanes, faults)
 
 
 def disk_link(

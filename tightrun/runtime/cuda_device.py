@@ -80,7 +80,8 @@ class CudaDevice:
     def empty_host(self, nbytes: int, arena: str) -> torch.Tensor:
         return self._pinned.take(nbytes, arena)
 
-    def compute(self, name: str, work: Callable[[], None]) -> None:
+    def compute(self, name: str, work: Callable[[], None], workspace_bytes: int = 0) -> None:
+        del workspace_bytes  # the allocator knows what is really taken
         self._compute.run(name, work)
         if len(self._computed) > UNCOLLECTED:
             self._collect()

@@ -136,8 +136,12 @@ class Device(Protocol):
     def empty_host(self, nbytes: int, arena: str) -> Tensor:
         """Host memory the links can read and write at full speed (pinned), uint8 `[nbytes]`."""
 
-    def compute(self, name: str, work: Callable[[], None]) -> None:
-        """Do the work on the device in order, and enter the time it takes on the compute lane."""
+    def compute(self, name: str, work: Callable[[], None], workspace_bytes: int = 0) -> None:
+        """Do the work on the device in order, and enter the time it takes on the compute lane.
+
+        It takes `workspace_bytes` of the device's memory for as long. Raises OutOfMemoryError where
+        the ledger has no room for them; CUDA's allocator counts, and refuses, by itself.
+        """
 
     def mark(self) -> Happening:
         """The point at which everything computed so far is done."""

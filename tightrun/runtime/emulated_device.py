@@ -9,7 +9,7 @@ from tightrun.runtime.cpu_device import disk_link
 from tightrun.runtime.host_lane import ThreadHostLane
 from tightrun.runtime.lane_log import LaneLog
 from tightrun.runtime.links import Delay, Pace, ThreadLink, copy_memory
-from tightrun.runtime.memory import Ledger
+from tightrun.runtime.memory import Faults, Ledger
 from tightrun.runtime.processor_device import ProcessorDevice, ThreadLanes
 
 
@@ -19,6 +19,7 @@ class EmulatedDevice(ProcessorDevice):
     `h2d`, `d2h` and `disk_read` are bytes/s, None: as fast as memory and disk are. The links really
     copy, one move after the other in each direction, each begun `latency_s` late. `delay` gives,
     by a transfer's name, seconds to hold it back: a test's way to shake the order of things.
+    `faults` lets memory run out.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class EmulatedDevice(ProcessorDevice):
         latency_s: float = 0.0,
         delay: Delay | None = None,
         notify: Callable[[str], None] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         log = LaneLog()
 
@@ -42,8 +44,9 @@ class EmulatedDevice(ProcessorDevice):
             memory_link("h2d", h2d),
             memory_link("d2h", d2h),
             disk_link(log, Pace(disk_read or math.inf), delay, notify),
-            ThreadHostLane(log, delay),
+            ThreadHostLane(log, delay, faults),
             log,
         )
         device_memory = Ledger("device memory", memory_bytes)
-        super().__init__("emulated", device_memory, Ledger("host memory", host_bytes), lanes)
+        host_memory = Ledger("host memory", host_bytes)
+        super().__init__("emulated", device_memory, host_memory, lanes, faults)

@@ -21,30 +21,29 @@ from tightrun.runtime.accounts import (
     EngineSummary,
     peak_rss_bytes,
 )
+from tightrun.runtime.allocator import give_back_cached_memory
+from tightrun.runtime.assembly import assemble
 from tightrun.runtime.batch import Batch, Segment
-from tightrun.runtime.context_links import ContextLinks
-from tightrun.runtime.context_split import ContextSplit
 from tightrun.runtime.delivery import Delivery
 from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.going_on import Known, drawn_since
-from tightrun.runtime.kernel_choice import is_token_major
-from tightrun.runtime.kv_cache import KVCache, Rooms
 from tightrun.runtime.loaded_model import LoadedModel, Notify
 from tightrun.runtime.loading import load
-from tightrun.runtime.loop import LOOPS
+from tightrun.runtime.memory_failures import (
+    MemoryFailure,
+    PassAbandonedError,
+    PassOutOfMemoryError,
+)
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_meter import PassMeter, step_of
-from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
-from tightrun.runtime.pass_run import PassRunner
+from tightrun.runtime.pass_plan import PlannedPass
 from tightrun.runtime.plan_watch import PassDone
-from tightrun.runtime.prefix import SharedPrefix
 from tightrun.runtime.sampling import Sampler
-from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.sequence import Sequence
-from tightrun.runtime.stages import PassAbandonedError, Stages
 from tightrun.runtime.steering import Steering
+from tightrun.runtime.survival import Survival
 from tightrun.runtime.warm_up import widest_pass, widest_streamed_pass
 
 PREFIX_SAMPLE = 64
@@ -64,69 +63,19 @@ class Engine:
         self.kernel = loaded.kernel
         self._loaded = loaded
         self._sampler = Sampler(loaded.ends)
-        self._weights = loaded.weights
         self._accounts = Accounts()
         self._on_note: OnNote = _unheard
         self._feed: Feed | None = None
         self._delivery: Delivery | None = None
         self._left: list[Sequence] = []
-        plan, offloads = loaded.plan, loaded.plan.workspace_blocks > 0
-        self._cache = KVCache(
-            loaded.shape,
-            plan.kv_blocks,
-            plan.block_tokens,
-            plan.sequences + 1,  # one more place for the shared prefix
-            plan.context,
-            loaded.dtype,
-            loaded.device,
-            token_major=is_token_major(loaded.kernel),
-            poison=options.poison,
-            rooms=Rooms(
-                plan.batches,
-                plan.workspace_blocks,
-                plan.host_blocks,
-                plan.activation_blocks,
-                plan.buffers,
-            ),
-            memory=loaded.accelerator if loaded.skeleton is not None else None,
-        )
+        plan = loaded.plan
         lengths = OutputLengths(options.expected_output)
-        self._scheduler = Scheduler(plan, self._cache, SharedPrefix(self._cache), lengths)
-        projection = loaded.projection if plan.activation_blocks else None
-        self._links = (
-            ContextLinks(
-                loaded.accelerator,
-                self._cache,
-                plan.staging_rows,
-                0 if projection is None else projection.width,
-                poison=options.poison,
-            )
-            if offloads
-            else None
-        )
-        self._stages = Stages(
-            loaded.cut,
-            loaded.accelerator,
-            loaded.kernel,
-            self._links,
-            projection,
-            most_rows=plan.most_rows,
-        )
-        self._distributor = loaded.distributor()
-        self._planner = PassPlanner(
-            loaded.shape,
-            self._cache,
-            self._distributor,
-            ContextSplit(self._cache, self._distributor.form, plan.most_rows),
-            loaded.rope_sides,
-            loaded.device,
-            loaded.weight_traffic,
-            plan.staging_rows,
-        )
-        self._runner = PassRunner(
-            LOOPS[options.policy], self._scheduler, self._planner, self._stages, self._weights
-        )
-        self._meter = PassMeter(loaded.accelerator, self._weights, self._links)
+        parts = assemble(options, loaded, lengths)
+        self._cache, self._scheduler = parts.cache, parts.scheduler
+        self._stages, self._distributor = parts.stages, parts.distributor
+        self._runner = parts.runner
+        self._survival = Survival(plan.widest_batch, self._runner.hold)
+        self._meter = PassMeter(loaded.accelerator, loaded.weights, parts.links)
         foresight = loaded.foresight()
         chosen = options.batch_size is not None or options.batches is not None
         self._steering = Steering(
@@ -304,6 +253,7 @@ class Engine:
     ) -> bool:
         """The next pass; False if it was given up."""
         started = self._loaded.accelerator.now()
+        self._scheduler.alone = self._survival.alone
         block = self._scheduler.next_block()
         drawn: list[tuple[Sequence, int, TokenScores | None]] = []
 
@@ -312,13 +262,17 @@ class Engine:
             for i, sequence in enumerate(batch.logit_sequences):
                 drawn.append((sequence, chosen.tokens[i], chosen.logprobs.get(i)))
 
+        planned, failure = None, None
         try:
             planned = self._runner.run(block, sample, stop.is_set)
+        except PassOutOfMemoryError as error:
+            failure = error.failure
         except PassAbandonedError:
-            # Its time is part of the run, what its lanes did is part of no pass.
-            self._accounts.lose(self._loaded.accelerator.now() - started)
-            self._meter.read()
+            pass
+        if planned is None:
+            self._lose_pass(started, failure, delivery)
             return False
+        self._survival.passed(max(b.tokens for b in planned.batches), self._on_note)
         self._scheduler.advance(block)
         for sequence, token, logprobs in drawn:
             append_token(sequence, token, logprobs, self._loaded.ends, self._loaded.tokenizer)
@@ -328,6 +282,21 @@ class Engine:
                 delivery.put(sequence)
         self._account(block, planned, started, len(drawn), on_step)
         return True
+
+    def _lose_pass(self, started: float, failure: MemoryFailure | None, delivery: Delivery) -> None:
+        # Its time is part of the run, what its lanes did is part of no pass.
+        self._accounts.lose(self._loaded.accelerator.now() - started)
+        self._meter.read()
+        if failure is None:
+            return
+        # What the pass has made is young; a full collection takes a fifth of a second.
+        gc.collect(1)
+        give_back_cached_memory(self.device)
+        lost = self._survival.failed(failure, self._on_note)
+        if lost is not None:
+            self._scheduler.drop(lost)
+            self._sampler.forget(lost)
+            delivery.put(lost)
 
     def _compute_once(self, block: list[list[Segment]]) -> None:
         def widest(batch: Batch, logits: torch.Tensor) -> None:

@@ -23,7 +23,7 @@ from tightrun.runtime.device import (
     Urgency,
 )
 from tightrun.runtime.fake_clock import Clock, Item, Lane, Piece
-from tightrun.runtime.memory import Ledger
+from tightrun.runtime.memory import WORKSPACE, Ledger
 
 PIECE_BYTES = 4 * 2**20
 ALIGNMENT = 4096
@@ -157,8 +157,10 @@ class FakeDevice:
         self.host_memory.take(nbytes, arena)
         return self._aligned(nbytes)
 
-    def compute(self, name: str, work: Callable[[], None]) -> None:
+    def compute(self, name: str, work: Callable[[], None], workspace_bytes: int = 0) -> None:
         """Do the work on the compute lane; the clock goes on to its end, but if `runs_ahead`."""
+        self.memory.take(workspace_bytes, WORKSPACE)
+        self.memory.give(workspace_bytes, WORKSPACE)
         seconds = self._durations(name)
 
         def land() -> None:

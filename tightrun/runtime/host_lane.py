@@ -13,6 +13,7 @@ from tightrun.runtime.device import Happening, LaneSpan
 from tightrun.runtime.happenings import LinkClosedError, ThreadTransfer, awaited
 from tightrun.runtime.lane_log import LaneLog
 from tightrun.runtime.links import Delay
+from tightrun.runtime.memory import Faults, OutOfMemoryError
 
 
 class _HostWork(ThreadTransfer):
@@ -23,13 +24,17 @@ class _HostWork(ThreadTransfer):
 
 
 class ThreadHostLane:
-    """A `HostLane`. `delay` gives, by its name, seconds for which work is held back."""
+    """A `HostLane`. `delay` gives, by its name, seconds for which work is held back; `faults` lets
+    it fail for want of memory."""
 
-    def __init__(self, log: LaneLog, delay: Delay | None = None) -> None:
+    def __init__(
+        self, log: LaneLog, delay: Delay | None = None, faults: Faults | None = None
+    ) -> None:
         self.name = "cpu"
         self.busy_s = 0.0
         self._log = log
         self._delay = delay
+        self._faults = faults
         self._queue: queue.SimpleQueue[_HostWork | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -73,6 +78,8 @@ class ThreadHostLane:
                 self._closing.wait(self._delay(item.name))
             if self._closing.is_set():
                 return LinkClosedError("the host lane was closed")
+            if self._faults is not None and self._faults(item.name, 0):
+                return OutOfMemoryError(f"{item.name}: made to fail")
             item.start_s = time.perf_counter()
             with torch.inference_mode():
                 item.work()

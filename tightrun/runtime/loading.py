@@ -23,6 +23,7 @@ from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
 from tightrun.runtime.loading_offloaded import Shaken, load_offloaded
 from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
+from tightrun.runtime.memory import Faults
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.prepack import can_prepack, prepack, prepack_head, second_head_bytes
@@ -37,7 +38,7 @@ LARGEST_SHARE = 0.95
 def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -> LoadedModel:
     """Load and prove the model, probe the device, plan, choose the kernels.
 
-    `shaken` is what a test changes of an offloaded run.
+    `shaken` is what a test changes of the run.
     Raises ModelRefusedError for a model that cannot be run exactly, DoesNotFitError with the sum
     if memory does not suffice, ValueError for a device that is not there.
     """
@@ -50,7 +51,8 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
         hold_to_budget(device, hardware.device_memory)
     if is_emulated(options) or _is_too_large(source, config, hardware):
         return load_offloaded(options, source, config, hardware, device, notify, shaken or Shaken())
-    return _load_resident(options, source, config, hardware, device, notify)
+    faults = shaken.faults if shaken else None
+    return _load_resident(options, source, config, hardware, device, notify, faults)
 
 
 def _load_resident(
@@ -60,6 +62,7 @@ def _load_resident(
     hardware: Hardware,
     device: torch.device,
     notify: Notify,
+    faults: Faults | None,
 ) -> LoadedModel:
     if device.type == "cpu":
         keep_freed_memory()
@@ -102,7 +105,7 @@ def _load_resident(
         rates=probe_rates(shape, dtype, device),
         plan=plan,
         kernel=kernel,
-        accelerator=make_device(options, hardware, device, notify),
+        accelerator=make_device(options, hardware, device, notify, faults=faults),
         options=options,
     )
 

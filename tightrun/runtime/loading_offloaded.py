@@ -33,6 +33,7 @@ from tightrun.runtime.link_rates import links_running
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
 from tightrun.runtime.machines import make_device
+from tightrun.runtime.memory import Faults
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_plan import WeightTraffic
@@ -47,10 +48,12 @@ from tightrun.runtime.weights import ResidentWeights, StreamedWeights, Weights
 
 @dataclass(frozen=True, slots=True)
 class Shaken:
-    """What a test changes of an offloaded run: the plan's sizes, and when transfers end."""
+    """What a test changes of an offloaded run: the plan's sizes, when transfers end, and (of any
+    run) when memory runs out."""
 
     plan: Callable[[Plan], Plan] = lambda plan: plan
     delay: Delay | None = None
+    faults: Faults | None = None
 
 
 def load_offloaded(
@@ -68,7 +71,7 @@ def load_offloaded(
     """
     tokenizer = load_tokenizer(options)
     dtype = compute_dtype(source.dtype, config, device)
-    accelerator = make_device(options, hardware, device, notify, shaken.delay)
+    accelerator = make_device(options, hardware, device, notify, shaken.delay, shaken.faults)
     skeleton = open_skeleton(source, config, dtype)
     try:
         loaded = _Layers(options, accelerator, skeleton, dtype, notify)

@@ -11,6 +11,7 @@ from tightrun.runtime.emulated_device import EmulatedDevice
 from tightrun.runtime.limits import find_hardware
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import Notify
+from tightrun.runtime.memory import Faults
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.torch_device import choose_device
 
@@ -36,8 +37,9 @@ def make_device(
     device: torch.device,
     notify: Notify,
     delay: Delay | None = None,
+    faults: Faults | None = None,
 ) -> Device:
-    """The device with its links and its ledgers."""
+    """The device with its links and its ledgers. `delay` and `faults` are a test's."""
     machine = options.machine
     own, host = hardware.device_memory.bytes, hardware.host_memory.bytes
     if device.type == "cuda":
@@ -46,7 +48,7 @@ def make_device(
         cuda: Device = CudaDevice(device, own, host, delay=delay, notify=notify)
         return cuda
     if machine is None or machine.device != "emulated":
-        return CpuDevice(own, delay=delay, notify=notify)
+        return CpuDevice(own, delay=delay, notify=notify, faults=faults)
     return EmulatedDevice(
         own,
         host,
@@ -56,4 +58,5 @@ def make_device(
         latency_s=machine.latency_s or 0.0,
         delay=delay,
         notify=notify,
+        faults=faults,
     )

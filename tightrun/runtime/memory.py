@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+# Told the name and the bytes of what is about to take memory: true lets it fail. A test's way to
+# run out of memory at any moment.
+Faults = Callable[[str, int], bool]
+# What computing takes while it lasts.
+WORKSPACE = "workspace"
+
 
 class OutOfMemoryError(MemoryError):
     """An arena asked for more bytes than its memory's budget has left; the message is the sum."""

@@ -96,6 +96,11 @@ class PassPlanner:
             sum(c.replayed_tokens + c.projected_tokens for c in contexts),
         )
 
+    def hold(self, rows: int) -> None:
+        """Batches have at most so many rows from now on, those computed again included."""
+        self._distributor.hold(rows)
+        self._split.hold(rows)
+
     def rooms(self, planned: PlannedPass) -> tuple[list[int], list[int]]:
         """Bytes of weights that can arrive while each batch computes a layer, and the head."""
         times, load = self._distributor.times, planned.load

@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from tightrun.runtime.batch import Batch, Segment
 from tightrun.runtime.loop import Loop
+from tightrun.runtime.memory_failures import (
+    MemoryFailure,
+    PassAbandonedError,
+    PassOutOfMemoryError,
+    failure_anywhere,
+    is_memory_failure,
+)
 from tightrun.runtime.pass_plan import PassPlanner, PlannedPass
 from tightrun.runtime.scheduler import Scheduler
-from tightrun.runtime.stages import PassAbandonedError, Sample, Stages, never
+from tightrun.runtime.stages import Sample, Stages, never
 from tightrun.runtime.weights import Weights
 
 
@@ -34,19 +41,34 @@ class PassRunner:
     ) -> PlannedPass:
         """Plan and compute the pass; `sample` gets each batch's logits.
 
-        Raises PassAbandonedError soon after `given_up` has turned true. Everything is then as if
-        the pass had not begun, but that some sequences may have given way; what `sample` was
-        given does not count.
+        Raises PassAbandonedError soon after `given_up` has turned true, PassOutOfMemoryError where
+        memory ran out. Everything is then as if the pass had not begun, but that some sequences
+        may have given way; what `sample` was given does not count.
         """
         batches: list[Batch] = []
+        failure: MemoryFailure | None = None
         try:
             planned = self._planner.plan(block)
             batches = planned.batches
             self._stages.begin_pass(sample, given_up)
             self._weights.begin_pass(*self._planner.rooms(planned))
             self._loop(self._stages, self._weights, batches)
+            return planned
+        except PassOutOfMemoryError as error:
+            failure = error.failure
         except PassAbandonedError:
-            # The weight loader goes on from any stage: what is on its way to a slot may arrive.
-            self._scheduler.give_up_pass(self._stages.abandon(batches))
-            raise
-        return planned
+            pass
+        except Exception as error:
+            if not is_memory_failure(error):
+                raise
+            failure = failure_anywhere(block, error)
+        # The error is gone by now, and with it what its frames held. The weight loader goes on
+        # from any stage: what is on its way to a slot may arrive.
+        self._scheduler.give_up_pass(self._stages.abandon(batches))
+        raise PassAbandonedError if failure is None else PassOutOfMemoryError(failure)
+
+    def hold(self, rows: int) -> None:
+        """Give batches at most so many rows from now on, those computed again included."""
+        self._scheduler.hold(rows)
+        self._planner.hold(rows)
+        self._stages.hold(rows)

@@ -13,7 +13,7 @@ from tightrun.runtime.happenings import Outcome, awaited
 from tightrun.runtime.host_lane import ThreadHostLane
 from tightrun.runtime.lane_log import ComputeLane, LaneLog
 from tightrun.runtime.links import ThreadLink
-from tightrun.runtime.memory import Ledger
+from tightrun.runtime.memory import WORKSPACE, Faults, Ledger, OutOfMemoryError
 from tightrun.runtime.page_memory import take_pages
 
 
@@ -38,9 +38,17 @@ class ProcessorDevice:
 
     One thread computes; any thread may send and settle. `wait` therefore blocks, and a `mark` has
     happened when it is made. Time spent waiting inside `compute` does not count as computing.
+    `faults` lets allocations and computing fail.
     """
 
-    def __init__(self, kind: str, memory: Ledger, host_memory: Ledger, lanes: ThreadLanes) -> None:
+    def __init__(
+        self,
+        kind: str,
+        memory: Ledger,
+        host_memory: Ledger,
+        lanes: ThreadLanes,
+        faults: Faults | None = None,
+    ) -> None:
         self.kind = kind
         self.torch = torch.device("cpu")
         self.memory = memory
@@ -52,6 +60,7 @@ class ProcessorDevice:
         self.computing_s = 0.0
         self.waited_s = 0.0
         self._lanes = lanes
+        self._faults = faults
         self._compute = ComputeLane(self.now, self._enter_computing)
         self._here = Outcome("a point of computing")
         self._here.finish()
@@ -60,13 +69,22 @@ class ProcessorDevice:
         return time.perf_counter()
 
     def empty(self, nbytes: int, arena: str) -> torch.Tensor:
+        self._may_fail(f"arena {arena}", nbytes)
         return take_pages(self.memory, nbytes, arena)
 
     def empty_host(self, nbytes: int, arena: str) -> torch.Tensor:
+        self._may_fail(f"host arena {arena}", nbytes)
         return take_pages(self.host_memory, nbytes, arena)
 
-    def compute(self, name: str, work: Callable[[], None]) -> None:
-        self._compute.run(name, work)
+    def compute(self, name: str, work: Callable[[], None], workspace_bytes: int = 0) -> None:
+        """Do the work now; see `Device`. `faults` are asked before it, and again at its end."""
+        self._may_fail(name, workspace_bytes)
+        self.memory.take(workspace_bytes, WORKSPACE)
+        try:
+            self._compute.run(name, work)
+            self._may_fail(f"end of {name}", workspace_bytes)
+        finally:
+            self.memory.give(workspace_bytes, WORKSPACE)
 
     def mark(self) -> Happening:
         return self._here
@@ -90,6 +108,10 @@ class ProcessorDevice:
 
     def close(self) -> None:
         self._lanes.close()
+
+    def _may_fail(self, name: str, nbytes: int) -> None:
+        if self._faults is not None and self._faults(name, nbytes):
+            raise OutOfMemoryError(f"{name}: made to fail for {nbytes:,} bytes")
 
     def _enter_computing(self, name: str, start_s: float, end_s: float) -> None:
         self.computing_s += end_s - start_s

@@ -74,6 +74,8 @@ class Scheduler:
         self.prompts = 0
         self.prompt_tokens = 0
         self.shared_tokens = 0
+        self.alone: Sequence | None = None
+        self._most_rows: int | None = None
 
     @property
     def idle(self) -> bool:
@@ -85,7 +87,8 @@ class Scheduler:
     def next_block(self) -> list[list[Segment]]:
         """The segments of the next pass, one list per batch. Empty only when there is no work.
 
-        A batch is a lane of the plan: its sequences stay together until they finish.
+        A batch is a lane of the plan: its sequences stay together until they finish. Where batches
+        are held to fewer rows, a lane makes several. `alone`, if it runs, is all there is.
         """
         self._make_room_for_decoding()
         self._start()
@@ -94,7 +97,20 @@ class Scheduler:
             for segment in self._choose(lane):
                 key = (lane, segment.sequence.rope_side)
                 batches.setdefault(key, []).append(segment)
-        return [batches[key] for key in sorted(batches)]
+        found = [x for key in sorted(batches) for x in self._cut(batches[key])]
+        only = [[s] for x in found for s in x if s.sequence is self.alone]
+        return only or found
+
+    def hold(self, rows: int) -> None:
+        """Give batches at most so many rows from now on, those computed again included. A sequence
+        that would have more even by itself gives way."""
+        if rows >= self.plan.widest_batch:
+            self._most_rows = None
+            return
+        self._most_rows = rows
+        for sequence in reversed(self.running.copy()):
+            if self._replayed(sequence) >= rows:
+                self._preempt(sequence)
 
     def advance(self, block: list[list[Segment]]) -> None:
         """The pass is over: its tokens are computed. Call before tokens are appended."""
@@ -131,6 +147,16 @@ class Scheduler:
         self.lengths.learn(sequence.output_tokens, sequence.room)
         if self.lengths.stale:
             self.lengths.draw((s.output_tokens, s.room) for s in self.running)
+
+    def drop(self, sequence: Sequence) -> None:
+        """The sequence is given up, running or waiting."""
+        if sequence.siblings:
+            self._release_siblings(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self.cache.close(sequence)
+        else:
+            self.waiting.remove(sequence)
 
     def abandon(self) -> None:
         """The run is over: what is unfinished gives back what it holds."""
@@ -292,6 +318,24 @@ class Scheduler:
         prefill = []
         for sequence in mine:
             if sequence.uncomputed > 1 and left > 0:
-                prefill.append(Segment(sequence, min(left, sequence.uncomputed)))
-                left -= prefill[-1].tokens
+                tokens = min(left, sequence.uncomputed)
+                if self._most_rows is not None:
+                    tokens = min(tokens, max(1, self._most_rows - self._replayed(sequence)))
+                prefill.append(Segment(sequence, tokens))
+                left -= tokens
         return decoding + prefill
+
+    def _cut(self, segments: list[Segment]) -> list[list[Segment]]:
+        """The segments in batches of as many rows as are allowed, one segment at least."""
+        if self._most_rows is None:
+            return [segments]
+        batches: list[list[Segment]] = []
+        room = 0
+        for segment in segments:
+            rows = segment.tokens + self._replayed(segment.sequence)
+            if rows > room:
+                batches.append([])
+                room = self._most_rows
+            batches[-1].append(segment)
+            room -= rows
+        return batches

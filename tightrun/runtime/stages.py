@@ -10,19 +10,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from tightrun.policies.plan import logits_bytes, workspace_bytes
+from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel, AttentionSpec
 from tightrun.runtime.batch import Batch
 from tightrun.runtime.batch_context import Projected
 from tightrun.runtime.context_links import ContextLinks
 from tightrun.runtime.device import Device, Happening
+from tightrun.runtime.memory_failures import (
+    PassAbandonedError,
+    PassOutOfMemoryError,
+    failure_of,
+    is_memory_failure,
+)
 from tightrun.runtime.model import CutModel, LayerCall
 from tightrun.runtime.projection import Projection, batch_of_tokens
 
 Sample = Callable[[Batch, torch.Tensor], None]
-
-
-class PassAbandonedError(Exception):
-    """The pass was given up on the way. Nothing of it counts."""
 
 
 def never() -> bool:
@@ -49,6 +53,7 @@ class Stages:
     def __init__(
         self,
         model: CutModel,
+        shape: ModelShape,
         device: Device,
         kernel: AttentionKernel,
         links: ContextLinks | None = None,
@@ -56,13 +61,14 @@ class Stages:
         most_rows: int = 0,
     ) -> None:
         self.count = len(model.layers) + 1
-        self._model, self._device, self._kernel = model, device, kernel
+        self._model, self._shape = model, shape
+        self._device, self._kernel = device, kernel
         self._links, self._projection = links, projection
         self._sample: Sample | None = None
         self._given_up: Callable[[], bool] = never
         # Contexts that are sent for before the batch they are needed for: all but one buffer's.
         self.ahead = links.buffers - 1 if links else 1
-        self._most_rows = most_rows
+        self._most_rows = self._planned_rows = most_rows
         self._older: dict[int, list[_Older]] = {}
         model.answer_attention(self._attend)
         if projection is not None:
@@ -75,6 +81,10 @@ class Stages:
         """
         self._sample, self._given_up = sample, given_up
         self._older = {}
+
+    def hold(self, rows: int) -> None:
+        """Project no more older tokens at once than a batch may have rows."""
+        self._most_rows = min(rows, self._planned_rows or rows)
 
     def abandon(self, block: Sequence[Batch]) -> set[int]:
         """The pass over the block is given up: wait until nothing is under way, and forget it.
@@ -105,23 +115,21 @@ class Stages:
     def run(self, stage: int, batch: Batch) -> None:
         """Compute the stage; the first one embeds the tokens before.
 
-        Raises PassAbandonedError if the pass is given up.
+        Raises PassAbandonedError if the pass is given up, PassOutOfMemoryError if it has to be.
         """
         self._go_on()
-        if stage == 0:
-            self._device.compute(f"embed batch {batch.index}", partial(self._embed, batch))
-        if stage == self.count - 1:
-            self._device.compute(f"head batch {batch.index}", partial(self._head, batch))
-            return
-        if self._links is not None:
-            self._links.arrive(stage, batch)
-            if batch.index in self._older:
-                assert batch.context is not None
-                for older in self._older[batch.index]:
-                    older.places.point(stage, batch.context.buffer)
-        self._device.compute(
-            f"layer {stage} batch {batch.index}", partial(self._model.run_layer, stage, batch)
-        )
+        try:
+            if stage == 0:
+                self._device.compute(f"embed batch {batch.index}", partial(self._embed, batch))
+            if stage < self.count - 1:
+                self._run_layer(stage, batch)
+            else:
+                self._run_head(batch)
+        except Exception as error:
+            if not is_memory_failure(error):
+                raise
+            where = "the head" if stage == self.count - 1 else f"layer {stage}"
+            raise PassOutOfMemoryError(failure_of(batch, where, error)) from None
 
     def store(self, stage: int, batch: Batch) -> None:
         """Send out what the stage added to the batch's context."""
@@ -136,6 +144,26 @@ class Stages:
     def _go_on(self) -> None:
         if self._given_up():
             raise PassAbandonedError
+
+    def _run_layer(self, layer: int, batch: Batch) -> None:
+        if self._links is not None:
+            self._links.arrive(layer, batch)
+            if batch.index in self._older:
+                assert batch.context is not None
+                for older in self._older[batch.index]:
+                    older.places.point(layer, batch.context.buffer)
+        self._device.compute(
+            f"layer {layer} batch {batch.index}",
+            partial(self._model.run_layer, layer, batch),
+            workspace_bytes(self._shape, batch.tokens),
+        )
+
+    def _run_head(self, batch: Batch) -> None:
+        self._device.compute(
+            f"head batch {batch.index}",
+            partial(self._head, batch),
+            logits_bytes(self._shape, len(batch.logit_sequences)),
+        )
 
     def _embed(self, batch: Batch) -> None:
         self._model.prelude(batch)
