@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class Run:
 
     def admit(self) -> None:
         """Reads what is to be read; `asked` are the rows that are to be run."""
-        for rows in self.writer.to_read():
+        for rows in self.writer.to_read(threading.Event()):
             cut = replace(self.scan, rows=rows.stop)
             for chunk in made_chunks(cut, self.job.output.shard_rows):
                 if chunk.start in rows:

@@ -6,6 +6,7 @@ import json
 import random
 import resource
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -171,14 +172,21 @@ def test_a_shard_is_on_the_disk_as_soon_as_its_rows_are_in(tmp_path: Path) -> No
     writer.close(final=False)
 
 
-def test_the_window_moves_on_with_the_rows_and_the_shards(tmp_path: Path) -> None:
-    writer = opened(tmp_path, 100)
-    assert writer.window.row_limit == 40
+def test_a_shard_is_read_when_one_of_four_before_it_is_written(tmp_path: Path) -> None:
+    writer = OutputWriter(made_job(tmp_path), made_scan(100), run_info=RunInfo(), n=1)
+    stop, read = threading.Event(), list[range]()
+    reader = threading.Thread(target=lambda: read.extend(writer.to_read(stop)))
+    reader.start()
+    for chunk in made_chunks(made_scan(10), 10):
+        writer.admit(chunk)
     for i in range(10):
         writer.put(good_row(i))
     writer.flush()
-    assert writer.window.oldest_unfinished == 10
-    assert writer.window.row_limit == 50
+    while len(read) < 5:
+        time.sleep(0.001)
+    stop.set()
+    reader.join()
+    assert read == [range(at, at + 10) for at in range(0, 50, 10)]
     writer.close(final=False)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -12,34 +14,70 @@ from hypothesis import strategies as st
 
 from tightrun.io.window import Window
 
-
-def test_rows_of_the_four_oldest_shards_are_admitted() -> None:
-    window = Window(shard_rows=10, total_rows=100)
-    assert window.wait_for_room(39, threading.Event())
-    assert window.row_limit == 40
+NOW = threading.Event()
+NOW.set()
 
 
-def test_a_sealed_shard_in_the_middle_makes_room_for_one_more() -> None:
-    window = Window(shard_rows=10, total_rows=100)
-    window.sealed(1)
-    assert window.row_limit == 50
+def opened(shard_rows: int = 10, shards: int = 4, **limits: int) -> Window:
+    """A window whose first shards are open."""
+    window = Window(shard_rows, **limits)
+    for shard in range(shards):
+        window.open(range(shard * shard_rows, (shard + 1) * shard_rows))
+    return window
+
+
+def would_wait(wait: Callable[[threading.Event], bool]) -> bool:
+    """Whether it does not come at once; it is left alone then."""
+    stop = threading.Event()
+    came: list[bool] = []
+    thread = threading.Thread(target=lambda: came.append(wait(stop)))
+    thread.start()
+    thread.join(0.02)
+    stop.set()
+    thread.join(5)
+    return came == [False]
+
+
+def test_four_shards_are_open_at_a_time() -> None:
+    assert not would_wait(opened(shards=3).wait_to_open)
+    window = opened(shards=4)
+    assert would_wait(window.wait_to_open)
+    window.sealed(2)
+    assert not would_wait(window.wait_to_open)
 
 
 def test_a_row_too_far_beyond_the_oldest_unfinished_one_waits() -> None:
-    window = Window(shard_rows=1000, total_rows=10_000, open_rows=8)
+    window = opened(shard_rows=1000, open_rows=8)
     for row in range(1, 8):
         window.finished(row)
-    assert window.row_limit == 8
+    assert would_wait(partial(window.wait_for_room, 8))
     window.finished(0)
-    assert window.row_limit == 16
+    assert not would_wait(partial(window.wait_for_room, 15))
+    assert would_wait(partial(window.wait_for_room, 16))
+
+
+def test_what_is_oldest_goes_by_the_order_of_reading() -> None:
+    window = Window(10, open_rows=12)
+    for shard in (7, 2):
+        window.open(range(10 * shard, 10 * shard + 10))
+    assert not would_wait(partial(window.wait_for_room, 21))
+    assert would_wait(partial(window.wait_for_room, 22))
+    window.finished(70)
+    assert not would_wait(partial(window.wait_for_room, 22))
+
+
+def test_a_short_shard_may_come_in_the_middle() -> None:
+    window = Window(10, open_rows=12)
+    window.open(range(90, 93))
+    window.open(range(0, 10))
+    assert not would_wait(partial(window.wait_for_room, 8))
+    assert would_wait(partial(window.wait_for_room, 9))
 
 
 def test_a_waiting_reader_wakes_when_a_shard_is_sealed() -> None:
-    window = Window(shard_rows=10, total_rows=100)
+    window = opened()
     woke: list[bool] = []
-    reader = threading.Thread(
-        target=lambda: woke.append(window.wait_for_room(40, threading.Event()))
-    )
+    reader = threading.Thread(target=lambda: woke.append(window.wait_to_open(threading.Event())))
     reader.start()
     window.sealed(0)
     reader.join(5)
@@ -47,10 +85,10 @@ def test_a_waiting_reader_wakes_when_a_shard_is_sealed() -> None:
 
 
 def test_a_waiting_reader_leaves_when_stopped() -> None:
-    window = Window(shard_rows=10, total_rows=100)
+    window = opened(open_rows=5)
     stop = threading.Event()
     left: list[bool] = []
-    reader = threading.Thread(target=lambda: left.append(window.wait_for_room(99, stop)))
+    reader = threading.Thread(target=lambda: left.append(window.wait_for_room(39, stop)))
     reader.start()
     stop.set()
     reader.join(5)
@@ -58,10 +96,10 @@ def test_a_waiting_reader_leaves_when_stopped() -> None:
 
 
 def test_a_waiting_reader_leaves_when_nothing_more_can_be_written() -> None:
-    window = Window(shard_rows=10, total_rows=100)
+    window = opened(open_rows=5)
     left: list[bool] = []
     reader = threading.Thread(
-        target=lambda: left.append(window.wait_for_room(99, threading.Event()))
+        target=lambda: left.append(window.wait_for_room(39, threading.Event()))
     )
     reader.start()
     window.abandon()
@@ -70,22 +108,22 @@ def test_a_waiting_reader_leaves_when_nothing_more_can_be_written() -> None:
 
 
 def test_a_stopped_reader_admits_nothing_even_where_there_is_room() -> None:
-    stop = threading.Event()
-    stop.set()
-    assert not Window(10, 100).wait_for_room(0, stop)
+    assert not opened().wait_for_room(0, NOW)
+    assert not opened(shards=1).wait_to_open(NOW)
 
 
 def test_a_row_that_finishes_twice_is_our_mistake() -> None:
-    window = Window(10, 100)
+    window = opened()
     window.finished(3)
     with pytest.raises(AssertionError, match="row 3 finished twice"):
         window.finished(3)
 
 
-def test_the_last_shard_is_as_long_as_what_is_left() -> None:
-    window = Window(shard_rows=10, total_rows=23)
-    assert window.shards == 3
-    assert window.rows_of(2) == range(20, 23)
+def test_a_shard_that_is_sealed_twice_is_our_mistake() -> None:
+    window = opened()
+    window.sealed(1)
+    with pytest.raises(AssertionError, match="shard 1 sealed twice"):
+        window.sealed(1)
 
 
 @settings(deadline=None)
@@ -93,39 +131,49 @@ def test_the_last_shard_is_as_long_as_what_is_left() -> None:
 def test_any_order_inside_the_window_comes_to_an_end(
     shard_rows: int, open_shards: int, open_rows: int, seed: int
 ) -> None:
-    """A reader in order, and rows that finish in any order, never block each other for good."""
-    total = 60
-    window = Window(shard_rows, total, open_shards=open_shards, open_rows=open_rows)
-    order = random.Random(seed)
-    missing = [len(window.rows_of(shard)) for shard in range(window.shards)]
-    next_row, at_work = 0, set[int]()
-    while next_row < total or at_work:
-        while next_row < total and next_row < window.row_limit:
-            at_work.add(next_row)
-            next_row += 1
-        assert at_work, "neither a row to admit nor one to finish"
-        row = order.choice(sorted(at_work))
-        at_work.remove(row)
-        window.finished(row)
-        missing[row // shard_rows] -= 1
-        if not missing[row // shard_rows]:
-            window.sealed(row // shard_rows)
-    assert window.oldest_unfinished == total
+    """Shards read in any order, and rows that finish in any, never block each other for good."""
+    total, order = 60, random.Random(seed)
+    window = Window(shard_rows, open_shards=open_shards, open_rows=open_rows)
+    shards = [range(at, min(at + shard_rows, total)) for at in range(0, total, shard_rows)]
+    missing = [len(rows) for rows in shards]
+    order.shuffle(shards)
+    reading, open_now, at_work, oldest = list[int](), set[int](), set[int](), 0
+    while shards or at_work or oldest < total:
+        if shards and len(open_now) < open_shards:
+            assert window.wait_to_open(threading.Event())
+            window.open(shards[0])
+            open_now.add(shards[0].start // shard_rows)
+            at_work.update(range(len(reading), len(reading) + len(shards[0])))
+            reading += shards.pop(0)
+        place = order.choice([place for place in at_work if place < oldest + open_rows])
+        assert window.wait_for_room(reading[place], threading.Event())
+        at_work.remove(place)
+        oldest = min(at_work, default=len(reading))
+        shard = reading[place] // shard_rows
+        window.finished(reading[place])
+        missing[shard] -= 1
+        if not missing[shard]:
+            window.sealed(shard)
+            open_now.remove(shard)
 
 
 def test_threads_that_read_and_finish_get_through_together() -> None:
-    total = 20_000
-    window = Window(shard_rows=500, total_rows=total, open_rows=1_000)
+    shards = [range(at, at + 500) for at in range(0, 20_000, 500)]
+    window = Window(500, open_rows=1_000)
+    random.Random(0).shuffle(shards)
     lock = threading.Lock()
     ready: list[int] = []
-    missing = [len(window.rows_of(shard)) for shard in range(window.shards)]
+    missing = [500] * len(shards)
     reading = threading.Event()
 
     def read() -> None:
-        for row in range(0, total, 50):
-            assert window.wait_for_room(row + 49, threading.Event())
-            with lock:
-                ready.extend(range(row, row + 50))
+        for rows in shards:
+            assert window.wait_to_open(threading.Event())
+            window.open(rows)
+            for row in rows[::50]:
+                assert window.wait_for_room(row + 49, threading.Event())
+                with lock:
+                    ready.extend(range(row, row + 50))
         reading.set()
 
     def finish(seed: int) -> None:
@@ -155,4 +203,4 @@ def test_threads_that_read_and_finish_get_through_together() -> None:
     for thread in threads:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
-    assert window.oldest_unfinished == total
+    assert not any(missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -50,7 +51,7 @@ class Generation:
         began_s = time.monotonic()
         self._meter = Meter(began_s, self._job.sampling.n)
         queue = RequestQueue(QUEUE_BYTES, self._stop.event)
-        chunks = unfinished_chunks(scan, self._job, self._writer)
+        chunks = unfinished_chunks(scan, self._job, self._writer, self._stop.event)
         self._writer.keep_unfinished(self._engine.unfinished)
         reader = start_reader(
             chunks, self._writer, queue, self._stop, admitted=self._admitted, finish=self._finish
@@ -107,16 +108,29 @@ class Generation:
 
 def seal_finished(scan: Scan, job: Job, writer: OutputWriter, stop: Stop) -> None:
     """Gives the writer the columns of rows that have all finished, so that it can write them."""
-    for chunk in unfinished_chunks(scan, job, writer):
+    for chunk in unfinished_chunks(scan, job, writer, stop.event):
         writer.window.wait_for_room(chunk.start + chunk.rows - 1, stop.event)
         stop.check()
         assert not writer.admit(chunk), "a row that is said to be done was not"
+    stop.check()
 
 
-def unfinished_chunks(scan: Scan, job: Job, writer: OutputWriter) -> Iterator[InputChunk]:
-    """The input without the rows of shards that an earlier run has written."""
-    for rows in writer.to_read():
-        yield from read_chunks(scan, job, start_row=rows.start, limit=rows.stop)
+def unfinished_chunks(
+    scan: Scan, job: Job, writer: OutputWriter, stop: threading.Event
+) -> Iterator[InputChunk]:
+    """The input without the rows of shards that an earlier run has written.
+
+    It is read on from shard to shard; only where one is left out does the reading begin anew.
+    """
+    at = -1
+    for rows in writer.to_read(stop):
+        if rows.start != at:
+            chunks = read_chunks(scan, job, start_row=rows.start, limit=writer.rows)
+        at = rows.start
+        while at < rows.stop:
+            chunk = next(chunks)
+            at += chunk.rows
+            yield chunk
 
 
 def _text(request: Request) -> str:

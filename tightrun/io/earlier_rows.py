@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +73,9 @@ class EarlierRows:
     begun: Begun = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
 
-    def to_read(self) -> Iterator[range]:
-        """The rows of all shards that are not sealed, as few ranges as that takes."""
-        shards = range(self.layout.shards)
-        for is_sealed, group in groupby(shards, self.sealed.__contains__):
-            if not is_sealed:
-                first, *others = group
-                last = others[-1] if others else first
-                yield range(self.layout.rows_of(first).start, self.layout.rows_of(last).stop)
+    def to_do(self) -> Iterator[int]:
+        """The shards that are not sealed, in the order of the input."""
+        return (shard for shard in range(self.layout.shards) if shard not in self.sealed)
 
     def done_of(self, rows: range) -> list[int]:
         """Which of these rows, all of one shard, are in its journal."""

@@ -9,6 +9,7 @@ writer is made, and stays.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +103,7 @@ class OutputWriter:
         self.earlier = find_earlier_rows(place, self._layout, self._form, self._disk)
         self.rows_done = self.earlier.done
         self.error_counts = Counter(self.earlier.errors)
-        self.window = Window(shard_rows, self.rows, sealed=frozenset(self.earlier.sealed))
+        self.window = Window(shard_rows)
         self.already_complete = _is_complete(earlier, self.rows, self.earlier)
         if not self.already_complete:
             self._start()
@@ -117,7 +118,7 @@ class OutputWriter:
         """The files that hold the rows, once the run is complete."""
         if self.place.single_file:
             return [self.place.target]
-        shards = range(self.window.shards)
+        shards = range(self._layout.shards)
         return [self.place.shard(index, self._form.suffix) for index in shards]
 
     @property
@@ -143,9 +144,16 @@ class OutputWriter:
         """Lets the tokens of unfinished rows be kept: `unfinished` is asked every few seconds."""
         self._unfinished = unfinished
 
-    def to_read(self) -> Iterator[range]:
-        """The rows that are to be read and admitted, in order: all but those of sealed shards."""
-        return self.earlier.to_read()
+    def to_read(self, stop: threading.Event) -> Iterator[range]:
+        """The rows that are to be read and admitted, those of one shard after those of another.
+
+        Waits as the window asks; ends early when stopped, or when nothing more can be written.
+        """
+        for shard in self.earlier.to_do():
+            if not self.window.wait_to_open(stop):
+                return
+            self.window.open(self._layout.rows_of(shard))
+            yield self._layout.rows_of(shard)
 
     def admit(self, chunk: InputChunk) -> list[Request | Completion]:
         """Takes the kept columns of rows that are about to be run; returns those that are to be.
@@ -153,6 +161,7 @@ class OutputWriter:
         Rows that an earlier run has finished are left out; of one that it began, the request has
         what it wrote.
         """
+        self.window.open(self._layout.rows_of(chunk.start // self._layout.shard_rows))
         done = self.earlier.done_of(range(chunk.start, chunk.start + chunk.rows))
         self._thread.give(partial(self._admit, chunk, done), chunk.nbytes, _ADMIT_ROOM)
         left_out = set(done)
@@ -286,7 +295,7 @@ class OutputWriter:
             join_shards(
                 self._disk,
                 self.place,
-                self.window.shards,
+                self._layout.shards,
                 self._form.suffix,
                 any_failed=self.rows_failed > 0,
             )

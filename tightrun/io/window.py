@@ -7,7 +7,7 @@ reader may run ahead is what bounds memory and the disk space of the journal.
 from __future__ import annotations
 
 import threading
-from collections.abc import Set
+from collections.abc import Callable
 
 OPEN_SHARDS = 4
 OPEN_ROWS = 65_536
@@ -15,20 +15,17 @@ _POLL_S = 0.1
 
 
 class Window:
-    """Admits a row when its shard is among the oldest open ones and no row before it lags.
+    """Opens few shards at a time, and admits a row of theirs when no row before it lags.
 
-    Rows `[i * shard_rows, (i + 1) * shard_rows)` are shard `i`; `total_rows` are expected, those of
-    the shards in `sealed` not: an earlier run has written them. Any method may be called from any
-    thread. Each row is to be reported as finished once, and each shard as sealed once, after all
-    of its rows.
+    Rows `[i * shard_rows, (i + 1) * shard_rows)` are shard `i`. Shards are opened in the order in
+    which they are read, whatever that is. Any method may be called from any thread. Each row is to
+    be reported as finished once, and each shard as sealed once, after all of its rows.
     """
 
     def __init__(
         self,
         shard_rows: int,
-        total_rows: int,
         *,
-        sealed: Set[int] = frozenset(),
         open_shards: int = OPEN_SHARDS,
         open_rows: int = OPEN_ROWS,
     ) -> None:
@@ -36,68 +33,52 @@ class Window:
         assert open_shards > 0
         assert open_rows > 0
         self._shard_rows = shard_rows
-        self._total_rows = total_rows
         self._open_shards = open_shards
         self._changed = threading.Condition()
-        # A ring: rows that finished before the oldest unfinished one did.
+        # Rows have places in the order of reading: what to add to a row of each open shard.
+        self._shifts: dict[int, int] = {}
+        self._next_place = 0
+        # A ring: places of rows that finished before the oldest unfinished one did.
         self._done = bytearray(open_rows)
-        self._oldest_row = 0
-        self._oldest_shard = 0
-        self._sealed_before = sealed
-        self._sealed = set(sealed)
+        self._oldest = 0
         self._abandoned = False
-        self._pass_done_rows()
-        self._pass_sealed_shards()
-        self._row_limit = self._next_row_limit()
 
-    @property
-    def shards(self) -> int:
-        """How many shards there will be."""
-        return -(-self._total_rows // self._shard_rows)
+    def wait_to_open(self, stop: threading.Event) -> bool:
+        """Blocks until one more shard may be opened. False when stopped or abandoned before."""
+        return self._wait(lambda: len(self._shifts) < self._open_shards, stop)
 
-    @property
-    def oldest_unfinished(self) -> int:
-        """The lowest row that has not finished; the number of rows when all have."""
+    def open(self, rows: range) -> None:
+        """Opens the shard of these rows, which are read next; one that is open already stays so."""
         with self._changed:
-            return self._oldest_row
-
-    @property
-    def row_limit(self) -> int:
-        """The first row that would have to wait."""
-        with self._changed:
-            return self._row_limit
-
-    def rows_of(self, shard: int) -> range:
-        """The rows that belong to a shard."""
-        first = shard * self._shard_rows
-        return range(first, min(first + self._shard_rows, self._total_rows))
+            shard = rows.start // self._shard_rows
+            if shard not in self._shifts:
+                self._shifts[shard] = self._next_place - rows.start
+                self._next_place += len(rows)
 
     def wait_for_room(self, row_index: int, stop: threading.Event) -> bool:
-        """Blocks until the row may be admitted. False when stopped or abandoned before that."""
-        with self._changed:
-            while row_index >= self._row_limit:
-                if stop.is_set() or self._abandoned:
-                    return False
-                self._changed.wait(_POLL_S)
-            return not (stop.is_set() or self._abandoned)
+        """Blocks until a row of an open shard may be admitted. False when stopped or abandoned."""
+        place = self._place(row_index)
+        return self._wait(lambda: place < self._oldest + len(self._done), stop)
 
     def finished(self, row_index: int) -> None:
         """Says that a row has come to its end, good or bad."""
         with self._changed:
-            ring = len(self._done)
-            assert self._oldest_row <= row_index < self._oldest_row + ring, row_index
-            assert not self._done[row_index % ring], f"row {row_index} finished twice"
-            self._done[row_index % ring] = 1
-            self._pass_done_rows()
-            self._update()
+            ring, place = len(self._done), self._place(row_index)
+            assert place < self._oldest + ring, f"row {row_index} was not admitted"
+            done = place < self._oldest or self._done[place % ring]
+            assert not done, f"row {row_index} finished twice"
+            self._done[place % ring] = 1
+            while self._done[self._oldest % ring]:
+                self._done[self._oldest % ring] = 0
+                self._oldest += 1
+            self._changed.notify_all()
 
     def sealed(self, shard: int) -> None:
         """Says that a shard is on the disk under its final name."""
         with self._changed:
-            assert shard >= self._oldest_shard, f"shard {shard} sealed twice"
-            self._sealed.add(shard)
-            self._pass_sealed_shards()
-            self._update()
+            assert shard in self._shifts, f"shard {shard} sealed twice, or never opened"
+            del self._shifts[shard]
+            self._changed.notify_all()
 
     def abandon(self) -> None:
         """Lets the reader go: nothing more can be written."""
@@ -105,34 +86,15 @@ class Window:
             self._abandoned = True
             self._changed.notify_all()
 
-    def _pass_done_rows(self) -> None:
-        ring = len(self._done)
-        while self._oldest_row < self._total_rows:
-            shard = self._oldest_row // self._shard_rows
-            if shard in self._sealed_before:
-                self._oldest_row = self.rows_of(shard).stop
-            elif self._done[self._oldest_row % ring]:
-                self._done[self._oldest_row % ring] = 0
-                self._oldest_row += 1
-            else:
-                return
+    def _place(self, row_index: int) -> int:
+        shard = row_index // self._shard_rows
+        assert shard in self._shifts, f"row {row_index} is of no open shard"
+        return row_index + self._shifts[shard]
 
-    def _pass_sealed_shards(self) -> None:
-        while self._oldest_shard in self._sealed:
-            self._sealed.remove(self._oldest_shard)
-            self._oldest_shard += 1
-
-    def _update(self) -> None:
-        limit = self._next_row_limit()
-        if limit != self._row_limit:
-            self._row_limit = limit
-            self._changed.notify_all()
-
-    def _next_row_limit(self) -> int:
-        shard, still_open = self._oldest_shard, 0
-        while True:
-            still_open += shard not in self._sealed
-            shard += 1
-            if still_open == self._open_shards:
-                break
-        return min(shard * self._shard_rows, self._oldest_row + len(self._done))
+    def _wait(self, is_so: Callable[[], bool], stop: threading.Event) -> bool:
+        with self._changed:
+            while not (stop.is_set() or self._abandoned):
+                if is_so():
+                    return True
+                self._changed.wait(_POLL_S)
+            return False
