@@ -87,15 +87,10 @@ class OpenJob:
                 if isinstance(item, Request)
             ]
         self.said: list[str] = []
-        options = engine_options(found, scan, scan.rows)
+        workload = None if planned is None else planned.facts.workload
+        options = engine_options(found, scan, scan.rows, workload)
         if planned is not None:
-            workload = planned.facts.workload
-            options = replace(
-                options,
-                prompts=workload.prompts,
-                expected_output=workload.typical_output,
-                known=planned.known,
-            )
+            options = replace(options, known=planned.known)
         shaken = Shaken() if placed is None else Shaken(plan=placed)
         self._loaded = load(options, self.said.append, shaken)
         self._engine = Engine(options, self._loaded)

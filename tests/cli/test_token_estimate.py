@@ -114,6 +114,15 @@ def test_what_rows_may_write_is_the_mean_of_their_own(tmp_path: Path) -> None:
     assert estimated(tmp_path, rows)[0].output == 20
 
 
+def test_where_rows_may_write_different_lengths_all_of_them_are_known(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "sampling_params": {"max_tokens": n}} for n in (30, 10, 50)]
+    assert estimated(tmp_path, rows)[0].outputs == (10, 30, 50)
+
+
+def test_where_all_rows_may_write_the_same_nothing_more_is_said(tmp_path: Path) -> None:
+    assert estimated(tmp_path, [{"prompt": "a"}, {"prompt": "b"}])[0].outputs == ()
+
+
 def test_a_very_long_prompt_is_counted_by_its_beginning(tmp_path: Path) -> None:
     save_tokenizer(tmp_path / "model")
     job = load_job(job_of(tmp_path, [{"prompt": "a"}]))

@@ -37,6 +37,16 @@ def test_outputs_that_nobody_says_vary_are_alike() -> None:
     assert {Lengths((100,), 32).output_of(i) for i in range(100)} == {32}
 
 
+def test_outputs_that_are_known_are_those_of_every_stretch_of_rows() -> None:
+    lengths = Lengths((100,), 20, most_output=50, outputs=(5, 10, 45))
+    found = [lengths.output_of(i) for i in range(900)]
+    assert all(found.count(tokens) == pytest.approx(300, abs=3) for tokens in (5, 10, 45))
+
+
+def test_a_row_that_may_write_less_is_reckoned_with_for_less() -> None:
+    assert Lengths((100,), 80, most_output=1000).reserved(50, allowed=7) == 57
+
+
 def test_admission_reckons_with_some_caution_but_no_more_than_may_be_written() -> None:
     assert Lengths((100,), 80, most_output=1000).reserved(50) == 150
     assert Lengths((100,), 80, most_output=90).reserved(50) == 140

@@ -76,6 +76,7 @@ def engine_options(
         rows=rows,
         prompt_bytes=longest_prompt_bytes(job, scan, rows),
         prompts=workload.prompts if workload else (),
+        outputs=workload.outputs if workload else (),
         expected_output=workload.typical_output if workload else None,
         kernel_cache=cache_folder(os.environ) / "kernels",
         compiler=os.environ.get("CXX"),

@@ -78,14 +78,15 @@ def input_facts(
     """
     estimate = estimate_tokens(job, scan, rows, notify)
     allowed = job.sampling.max_tokens if estimate.output is None else estimate.output
-    expected = allowed * (1.0 if learnt_share is None else learnt_share)
+    share = 1.0 if learnt_share is None else learnt_share
     workload = workload_of(
         rows=rows,
         samples=job.sampling.n,
         max_tokens=job.sampling.max_tokens,
         prompt_bytes=longest_prompt_bytes(job, scan, rows),
         prompts=estimate.quantiles(scan.lengths[:rows]),
-        expected_output=max(1, round(expected)),
+        expected_output=max(1, round(share * allowed)),
+        outputs=tuple(max(1, round(share * tokens)) for tokens in estimate.outputs),
     )
     tokens = round(float(estimate.tokens(scan.lengths[:rows]).sum()))
     return InputFacts(workload, estimate, tokens, learnt_share is not None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tightrun.cli.light_tokenizer import LightTokenizer, NoTokenizerError
-from tightrun.core import Request
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 from tightrun.io.row_sample import sample_rows
@@ -28,7 +27,8 @@ class TokenEstimate:
 
     `bytes_per_token` is that of all rows together, `error` the standard error of their tokens as
     a share of them. Both are what `sampled` rows say; 0 rows say nothing, and the usual is taken.
-    `output` is the mean of what the sampled rows may write, None without any.
+    `output` is the mean of what the sampled rows may write, None without any; `outputs` are those,
+    ascending, where rows do not all say the same.
     """
 
     fixed: float
@@ -37,6 +37,7 @@ class TokenEstimate:
     error: float
     sampled: int
     output: float | None = None
+    outputs: tuple[int, ...] = ()
 
     def tokens(self, lengths: np.ndarray) -> np.ndarray:
         """Tokens of prompts of so many bytes, float64 [rows]; at least 1."""
@@ -61,12 +62,14 @@ def estimate_tokens(
     be counted. Raises InputError for an input that is no longer what was scanned."""
     sample = list(sample_rows(scan, job, rows, SAMPLED_ROWS, SAMPLED_BYTES))
     requests = [row.request for row in sample]
-    output = _mean_output(requests)
+    allowed = [request.sampling.max_tokens for request in requests]
+    output = sum(allowed) / len(allowed) if allowed else None
+    usual = replace(USUAL, output=output, outputs=_quantiles(allowed))
     try:
         tokenizer = LightTokenizer(job)
     except NoTokenizerError as error:
         notify(f"{error}; {USUAL_BYTES_PER_TOKEN:g} bytes are taken for a token")
-        return TokenEstimate(0.0, USUAL.per_byte, USUAL.bytes_per_token, math.nan, 0, output)
+        return usual
     for note in tokenizer.notes:
         notify(note)
     pairs = [
@@ -79,14 +82,13 @@ def estimate_tokens(
             f"no prompt of the sample can be rendered; {USUAL_BYTES_PER_TOKEN:g} bytes are taken "
             "for a token"
         )
-        return TokenEstimate(0.0, USUAL.per_byte, USUAL.bytes_per_token, math.nan, 0, output)
+        return usual
     nbytes, tokens = np.array(pairs, dtype=np.float64).T
-    return fit(nbytes, tokens, scan.lengths[:rows], output)
+    found = fit(nbytes, tokens, scan.lengths[:rows])
+    return replace(found, output=usual.output, outputs=usual.outputs)
 
 
-def fit(
-    nbytes: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, output: float | None = None
-) -> TokenEstimate:
+def fit(nbytes: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> TokenEstimate:
     """The line through the sample, and how far its sum over all `lengths` may be off.
 
     A regression estimator: its standard error is that of the residuals' mean, without what the
@@ -99,7 +101,7 @@ def fit(
     spread = float(residuals.std(ddof=1)) if sampled > 1 else math.nan
     unseen = max(0.0, 1.0 - sampled / rows)
     error = spread / math.sqrt(sampled) * math.sqrt(unseen) / mean if unseen else 0.0
-    return TokenEstimate(fixed, per_byte, float(lengths.mean()) / mean, error, sampled, output)
+    return TokenEstimate(fixed, per_byte, float(lengths.mean()) / mean, error, sampled)
 
 
 def _line(nbytes: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
@@ -115,7 +117,9 @@ def _line(nbytes: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
     return 0.0, float(tokens.sum() / nbytes.sum())
 
 
-def _mean_output(requests: list[Request]) -> float | None:
-    if not requests:
-        return None
-    return sum(request.sampling.max_tokens for request in requests) / len(requests)
+def _quantiles(tokens: Sequence[int], most: int = QUANTILES) -> tuple[int, ...]:
+    """Up to `most` of the tokens, ascending, each for an equal share; nothing if all are alike."""
+    if len(set(tokens)) < 2:
+        return ()
+    ordered, count = sorted(tokens), min(most, len(tokens))
+    return tuple(ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(count))

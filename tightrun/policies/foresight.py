@@ -82,6 +82,7 @@ class Foresight:
             planned,
             prompts=tuple(max(1, round(scale * x)) for x in planned.prompts),
             output=tokens if most is None else min(tokens, most),
+            outputs=tuple(max(1, round(tokens / planned.output * x)) for x in planned.outputs),
             sequences=planned.sequences if sequences is None else sequences,
         )
 

@@ -19,12 +19,14 @@ ALIKE = 0.95
 class Lengths:
     """Tokens of prompts, each for an equal share of the rows, and of what the model writes to each
     in the mean; how many sequences there are (None: not known), and what an output may have at the
-    most (None: all are alike)."""
+    most (None: all are alike). `outputs` are tokens of what is written, each for an equal share of
+    the rows, where more than their mean is known."""
 
     prompts: tuple[int, ...]
     output: int
     sequences: int | None = None
     most_output: int | None = None
+    outputs: tuple[int, ...] = ()
 
     @cached_property
     def prompt(self) -> float:
@@ -46,9 +48,11 @@ class Lengths:
         wanted = sum(-(-self.reserved(prompt) // block_tokens) for prompt in self.prompts)
         return -(-wanted // len(self.prompts))
 
-    def reserved(self, prompt: int) -> int:
-        """Tokens that admission reckons with for a prompt of so many."""
+    def reserved(self, prompt: int, allowed: int | None = None) -> int:
+        """Tokens that admission reckons with for a prompt of so many, and for a sequence that may
+        write so many (None: what all may)."""
         most = self.output if self.most_output is None else self.most_output
+        most = most if allowed is None else allowed
         return prompt + max(1, min(most, round(CAUTION * self.output)))
 
     def prompt_of(self, sequence: int) -> int:
@@ -58,11 +62,14 @@ class Lengths:
     def output_of(self, sequence: int) -> int:
         """The output's tokens of a sequence: where outputs stop before they must and nobody knows
         more than their mean, spread evenly about it."""
-        low, high = self._outputs
-        return low + round((sequence + 0.5) * OUTPUT_STEP % 1.0 * (high - low))
+        share = (sequence + 0.5) * OUTPUT_STEP % 1.0
+        if self.outputs:
+            return self.outputs[int(share * len(self.outputs))]
+        low, high = self._range
+        return low + round(share * (high - low))
 
     @cached_property
-    def _outputs(self) -> tuple[int, int]:
+    def _range(self) -> tuple[int, int]:
         """The shortest and the longest output."""
         if self.most_output is None or self.output >= ALIKE * self.most_output:
             return self.output, self.output
@@ -86,7 +93,8 @@ def lengths_of(workload: Workload, window: int) -> Lengths:
         output = workload.typical_output or round((workload.typical_sequence or 1.5 * mean) - mean)
         output = max(1, min(output, longest - 1))
         prompts = tuple(max(1, min(x, longest - output)) for x in workload.prompts)
-        return Lengths(prompts, output, sequences, workload.most_output)
+        outputs = tuple(min(x, longest - 1) for x in workload.outputs)
+        return Lengths(prompts, output, sequences, workload.most_output, outputs)
     typical = max(2, min(workload.typical_sequence or guess, longest))
     output = min(workload.typical_output or max(1, typical // 3), typical - 1)
     return Lengths((typical - output,), output, sequences, workload.most_output)

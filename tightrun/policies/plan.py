@@ -30,7 +30,8 @@ class Workload:
 
     `longest_sequence` bounds every sequence; `typical_sequence` and `typical_output` are means.
     `prompts` are tokens of prompts, ascending, each standing for an equal share of the rows.
-    `most_output` is what a sequence may write at most.
+    `most_output` is what a sequence may write at most, `outputs` are tokens that rows will write,
+    like `prompts`, where more than their mean is known.
     """
 
     rows: int | None = None
@@ -40,6 +41,7 @@ class Workload:
     typical_output: int | None = None
     prompts: tuple[int, ...] = ()
     most_output: int | None = None
+    outputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class SimulatedJob:
     def _place(self, prompt: int, output: int) -> bool:
         """Give the sequence a place; False where there is none now."""
         p = self.placement
-        blocks = -(-self.lengths.reserved(prompt) // p.block_tokens)
+        allowed = output if self.lengths.outputs else None
+        blocks = -(-self.lengths.reserved(prompt, allowed) // p.block_tokens)
         open_lanes = [lane for lane in self._lanes if lane.sequences < p.batch_size]
         never = blocks > p.kv_blocks and p.lane_blocks > 0
         if p.kv_blocks and not never and (not self._resident or blocks <= self._free):

@@ -16,10 +16,11 @@ def workload_of(
     prompt_bytes: int | None = None,
     prompts: tuple[int, ...] = (),
     expected_output: int | None = None,
+    outputs: tuple[int, ...] = (),
 ) -> Workload:
     """The workload of `rows` rows whose longest prompt has `prompt_bytes` (None: not known).
 
-    `prompts` are tokens as in a Workload, `expected_output` those of a mean output.
+    `prompts` and `outputs` are tokens as in a Workload, `expected_output` those of a mean output.
     """
     # A token stands for a byte at least.
     longest = None if prompt_bytes is None else prompt_bytes + TEMPLATE_TOKENS + max_tokens
@@ -29,4 +30,4 @@ def workload_of(
         )
     output = max_tokens if expected_output is None else expected_output
     typical = round(sum(prompts) / len(prompts)) + output
-    return Workload(rows, samples, longest, typical, output, prompts, max_tokens)
+    return Workload(rows, samples, longest, typical, output, prompts, max_tokens, outputs)

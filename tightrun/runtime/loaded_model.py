@@ -149,6 +149,7 @@ def workload(options: EngineOptions) -> Workload:
         prompt_bytes=options.prompt_bytes,
         prompts=options.prompts,
         expected_output=options.expected_output,
+        outputs=options.outputs,
     )
 
 

@@ -44,7 +44,7 @@ class EngineOptions:
     fits neither (None: as many as there are), `spill` the folder for weights that must be
     converted before they can be read. `device` is what computes; for an emulated one the CPU.
     `recompute` is the forced share of the context off the device, None: decided every pass.
-    `prompt_bytes` is the length of the longest prompt, where it is known; `prompts` and
+    `prompt_bytes` is the length of the longest prompt, where it is known; `prompts`, `outputs` and
     `expected_output` are tokens as in a Workload; `known` spares the probes. `kernel_cache` is the
     folder compiled kernels are kept in (None: plain torch only), `compiler` the user's $CXX.
     """
@@ -74,6 +74,7 @@ class EngineOptions:
     rows: int | None = None
     prompt_bytes: int | None = None
     prompts: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
     expected_output: int | None = None
     known: Known | None = None
     kernel_cache: Path | None = None
