@@ -28,6 +28,7 @@ from tightrun.runtime.delivery import Delivery
 from tightrun.runtime.feed import Feed
 from tightrun.runtime.finishing import TokenScores, append_token
 from tightrun.runtime.going_on import Known, drawn_since
+from tightrun.runtime.host_pressure import HostPressure
 from tightrun.runtime.loaded_model import LoadedModel, Notify
 from tightrun.runtime.loading import load
 from tightrun.runtime.memory_failures import (
@@ -35,6 +36,7 @@ from tightrun.runtime.memory_failures import (
     PassAbandonedError,
     PassOutOfMemoryError,
 )
+from tightrun.runtime.memory_watch import MemoryWatch
 from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.pass_meter import PassMeter, step_of
@@ -75,6 +77,8 @@ class Engine:
         self._stages, self._distributor = parts.stages, parts.distributor
         self._runner = parts.runner
         self._survival = Survival(plan.widest_batch, self._runner.hold)
+        budget = loaded.hardware.host_memory.bytes
+        self._pressure = HostPressure(MemoryWatch(), budget, loaded.device, self._survival)
         self._meter = PassMeter(loaded.accelerator, loaded.weights, parts.links)
         foresight = loaded.foresight()
         chosen = options.batch_size is not None or options.batches is not None
@@ -281,6 +285,7 @@ class Engine:
                 self._sampler.forget(sequence)
                 delivery.put(sequence)
         self._account(block, planned, started, len(drawn), on_step)
+        self._pressure.look(self._on_note)
         return True
 
     def _lose_pass(self, started: float, failure: MemoryFailure | None, delivery: Delivery) -> None:

@@ -17,13 +17,15 @@ PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 STRIKES = 1 + len(PAUSES_S)
 # Passes in a row that may fail before it is believed that no batch is to blame.
 MOST_IN_A_ROW = 64
+# Narrower batches than this save next to nothing: no reason to shrink further before one fails.
+LEAST_ROWS = 16
 
 
 class Survival:
     """Holds batches to fewer rows after a failure, and lets them grow again after good passes.
 
     `hold` is told the most rows of a batch whenever that changes. `alone` is a sequence that is to
-    be computed with nothing beside it.
+    be computed with nothing beside it. While memory is `pressed` nothing grows.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class Survival:
     ) -> None:
         self.cap = RowCap(widest)
         self.alone: Sequence | None = None
+        self.pressed = False
+        self._widest = 0  # of the last good pass
         self._hold = hold
         self._pause = pause
         self._strikes = 0
@@ -73,9 +77,10 @@ class Survival:
     def passed(self, rows: int, note: Callable[[RunNote], None]) -> None:
         """A pass went well whose widest batch had so many rows."""
         self.alone, self._strikes, self._in_a_row = None, 0, 0
+        self._widest = rows
         if not self.cap.holds:
             self._allowed.clear()
-        if self.cap.passed(rows):
+        if not self.pressed and self.cap.passed(rows):
             self._hold(self.cap.rows)
             note(
                 RunNote(
@@ -85,6 +90,14 @@ class Survival:
                     {"held_to": self.cap.rows},
                 )
             )
+
+    def shrink(self) -> int | None:
+        """Hold batches to half of what they have now, before one fails; returns to how many rows,
+        None if they are narrow already."""
+        if self._widest < 2 * LEAST_ROWS:
+            return None
+        self._hold(self.cap.failed(self._widest))
+        return self.cap.rows
 
     def _strike(self, failure: MemoryFailure, note: Callable[[RunNote], None]) -> Sequence | None:
         [sequence] = failure.sequences
