@@ -74,7 +74,7 @@ def test_it_is_the_same_when_read_again() -> None:
 
 
 def test_what_another_version_wrote_is_refused() -> None:
-    content = learnt([(1, 2)]).as_json() | {"ended": [1.0]}
+    content = learnt([(1, 2)]).as_json() | {"parts": 10}
     with pytest.raises(ValueError, match="parts"):
         Learnt.of(content)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields
+from typing import Any
+
 from tests.policies.test_replan import STREAMED
 from tests.runtime.test_kv_cache import SIZE, cache_of
 from tightrun.core import RunNote, StepRecord
 from tightrun.policies.corrections import Correction, Corrections
 from tightrun.policies.cost import PassBound
-from tightrun.policies.foresight import Sizes
+from tightrun.policies.foresight import Foresight, Sizes
 from tightrun.policies.loads import PassMeasured
 from tightrun.policies.plan import Plan, Predicted
 from tightrun.runtime.plan_watch import PassDone
@@ -29,7 +32,7 @@ def steered(corrections: Corrections, *, replans: bool = True) -> tuple[Schedule
     """The scheduler and what was said after a hundred passes with such corrections."""
     one, notes = scheduler(), list[RunNote]()
     promised = Predicted(100.0, 0.0, 0.0, 50.0, "h2d")
-    steering = Steering(STREAMED, promised, one, corrections, replans=replans)
+    steering = Steering(STREAMED, promised, one, corrections, replans=replans, clock=lambda: 0.0)
     for _ in range(100):
         steering.passed(AS_PLANNED, 256, notes.append)
     return one, notes
@@ -61,3 +64,28 @@ def test_tokens_drawn_are_those_of_the_comparison() -> None:
     for _ in range(4):
         steering.passed(AS_PLANNED, 256, lambda _: None)
     assert steering.compared().measured.output_tokens_per_s == 256.0
+
+
+@dataclass(frozen=True)
+class Timed(Foresight):
+    """Simulations that take a tenth of a second each, on a clock of their own."""
+
+    clock: list[float] = field(default_factory=lambda: [0.0])
+
+    def predicted(self, **given: Any) -> Predicted:
+        self.clock[0] += 0.1
+        return Predicted(0.0, 0.0, 0.0, 1.0 / given["sizes"].prefill_tokens, "compute")
+
+
+def test_looking_takes_a_fiftieth_of_the_time_at_most() -> None:
+    slow = Timed(*(getattr(STREAMED, x.name) for x in fields(STREAMED)))
+    promised = Predicted(100.0, 0.0, 0.0, 50.0, "h2d")
+    steering = Steering(
+        slow, promised, scheduler(), SLOW, replans=True, clock=lambda: slow.clock[0]
+    )
+    passes = 2000
+    for _ in range(passes):
+        slow.clock[0] += 0.1
+        steering.passed(AS_PLANNED, 256, lambda _: None)
+    looking_s = slow.clock[0] - 0.1 * passes
+    assert 0 < looking_s < 0.02 * slow.clock[0] + 1.0

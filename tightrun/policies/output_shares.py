@@ -73,15 +73,16 @@ class Learnt:
             "allowed": round(self.allowed),
             "mean_share": round(self.mean_share, 4),
             "quantiles": {f"{q:g}": self.quantile(q) for q in _QUANTILES},
-            "ended": [round(count, 3) for count in self.ended],
+            "parts": PARTS,
+            "ended": {str(i): round(n, 3) for i, n in enumerate(self.ended) if n},
         }
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Learnt:
         """From what `as_json` gave; ValueError if it is of another version."""
-        ended = [float(count) for count in content["ended"]]
-        if len(ended) != PARTS + 1:
-            raise ValueError(f"output lengths in {len(ended)} parts, not {PARTS + 1}")
+        if content["parts"] != PARTS:
+            raise ValueError(f"output lengths in {content['parts']} parts, not {PARTS}")
+        ended = [float(content["ended"].get(str(part), 0.0)) for part in range(PARTS + 1)]
         return cls(int(content["finished"]), content["tokens"], content["allowed"], ended)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -15,6 +16,8 @@ from tightrun.runtime.plan_watch import PassDone, PlanWatch
 from tightrun.runtime.scheduler import Scheduler
 
 REPLANNED_EVENT = "replanned"
+# A look simulates the job several times while nothing is computed: at most a fiftieth of the time.
+LOOKS_REST = 50
 
 
 class Steering:
@@ -31,6 +34,7 @@ class Steering:
         corrections: Corrections,
         *,
         replans: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = PlanWatch(foresight, predicted, scheduler.lengths, corrections)
         self._replanner = Replanner(foresight) if replans else None
@@ -38,6 +42,7 @@ class Steering:
         self._sequences = foresight.lengths.sequences
         self._output_tokens = 0
         self._passes = 0
+        self._clock, self._rests_until_s = clock, 0.0
 
     @property
     def planned_output_tokens_per_s(self) -> float:
@@ -58,15 +63,26 @@ class Steering:
         note = self._watch.note(self.compared)
         if note is not None:
             on_note(note)
-        if self._replanner is not None and self._replanner.is_due(self._passes):
-            change = self._replanner.look(self._passes, self._learned())
-            if change is not None:
-                self._scheduler.sizes = change.after
-                on_note(_note_of(change, self._passes))
+        change = self._change()
+        if change is not None:
+            self._scheduler.sizes = change.after
+            on_note(_note_of(change, self._passes))
 
     def compared(self) -> Comparison:
         """The run so far against its plan."""
         return self._watch.compared(self._output_tokens, self._mean_prompt)
+
+    def _change(self) -> Change | None:
+        """Other sizes, if a look is due and finds better ones."""
+        if self._replanner is None or not self._replanner.is_due(self._passes):
+            return None
+        began_s = self._clock()
+        if began_s < self._rests_until_s:
+            return None
+        change = self._replanner.look(self._passes, self._learned())
+        ended_s = self._clock()
+        self._rests_until_s = ended_s + LOOKS_REST * (ended_s - began_s)
+        return change
 
     @property
     def _mean_prompt(self) -> float:
