@@ -37,6 +37,11 @@ class Holding:
         """The number of this run."""
         return self._held.run
 
+    @property
+    def died(self) -> bool:
+        """Whether a run died with the output in its hands."""
+        return bool(self._held.left)
+
     def take(self, resume: Resume, if_locked: IfLocked) -> bool:
         """Whether the output is held now, and not to be left alone.
 

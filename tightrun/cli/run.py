@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from tightrun.cli import units
 from tightrun.cli.beats import Beat, beating
+from tightrun.cli.earlier_end import ALIVE_EVENT, EarlierEnd, earlier_end, memory_figures
 from tightrun.cli.engine_seam import Engine, EngineFactory, RefusedError
 from tightrun.cli.generation import Generation, seal_finished
 from tightrun.cli.holding import Holding, IfLocked
@@ -27,7 +28,7 @@ from tightrun.cli.outcome import (
     summarise,
 )
 from tightrun.cli.pass_log import PassLog
-from tightrun.cli.report import SUMMARY_EVENT, latest_summary
+from tightrun.cli.report import SUMMARY_EVENT, events_of, latest_summary
 from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
 from tightrun.cli.summary import Summary, short_path
@@ -43,6 +44,7 @@ from tightrun.io.quantities import Tolerance
 from tightrun.io.reports import ReportWriter
 from tightrun.io.trace import TraceWriter
 from tightrun.policies.plan import DoesNotFitError
+from tightrun.runtime.memory_watch import MemoryWatch
 
 PROGRESS_EVENT_S = 30.0
 COMPLAINTS_TO_SAY = 20
@@ -103,8 +105,10 @@ class _Run:
         self._writer: OutputWriter | None = None
         self._generation: Generation | None = None
         self._earlier: Manifest | None = None
+        self._watch = MemoryWatch()
 
     def go(self, here: Here) -> Summary:
+        self._watch = MemoryWatch(here.root)
         holding = Holding(self._place, here, self._view, self._stop)
         try:
             if not holding.take(self._options.resume, self._options.if_locked):
@@ -117,7 +121,10 @@ class _Run:
     def _held(self, holding: Holding) -> Summary:
         self._view.title(self._title())
         self._earlier = manifest_before(self._place)
+        end = self._end_before(holding)
         holding.make_way(self._options.resume)
+        if end is not None:
+            self._view.note(end.text)
         self._number = holding.run
         good = False
         try:
@@ -276,8 +283,20 @@ class _Run:
 
     def _log_progress(self) -> None:
         generation, writer = self._generation, self._writer
-        if generation is not None and writer is not None:
-            writer.events.event("progress", **asdict(generation.progress()))
+        if writer is None:
+            return
+        about = {"run": self._number, "memory": memory_figures(self._watch)}
+        if generation is None:
+            writer.events.event(ALIVE_EVENT, **about)
+        else:
+            writer.events.event("progress", **about, **asdict(generation.progress()))
+
+    def _end_before(self, holding: Holding) -> EarlierEnd | None:
+        """How the run before this one ended, if it died."""
+        earlier = self._earlier
+        if earlier is None or earlier.state != "running" or not holding.died:
+            return None
+        return earlier_end(events_of(self._place), self._watch, earlier.run)
 
     def _log_error(self, error: Exception) -> None:
         """Puts the traceback where the run's events are, and says so on the error itself."""

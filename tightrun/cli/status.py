@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 
 from tightrun.cli import units
+from tightrun.cli.earlier_end import earlier_end
 from tightrun.cli.holding import locks_at
 from tightrun.cli.report import events_of, read_place
 from tightrun.cli.summary import short_path
 from tightrun.io.lock import live_runs
 from tightrun.io.owner import Here
+from tightrun.runtime.memory_watch import MemoryWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Status:
     """`state`: running, stopped, complete, or died (it says running, but no run lives there).
 
     `done` and `failed` of an unfinished run are as of `updated`, the time of its last event, and so
-    is the speed of one that runs, beside the planned one.
+    is the speed of one that runs, beside the planned one. `end` says how one died.
     """
 
     output: str
@@ -37,12 +39,14 @@ class Status:
     eta_s: float | None
     output_tokens_per_s: float = 0.0
     planned_output_tokens_per_s: float = 0.0
+    end: str = ""
 
 
 def status_of(out: Path, here: Here | None = None) -> Status:
     """The status of an output, seen from `here`. Raises OutputError where there is none."""
     place, manifest = read_place(out)
-    locks = locks_at(place.live, here or Here.of(os.environ))
+    here = here or Here.of(os.environ)
+    locks = locks_at(place.live, here)
     last: dict[str, Any] = {}
     progress: dict[str, Any] = {}
     for event in events_of(place):
@@ -56,6 +60,9 @@ def status_of(out: Path, here: Here | None = None) -> Status:
     live = any(lives for _, lives in live_runs(place.live, locks))
     state = "died" if running and not live else manifest.state
     now = progress if state == "running" else {}
+    end = None
+    if state == "died":
+        end = earlier_end(events_of(place), MemoryWatch(here.root), manifest.run)
     return Status(
         output=short_path(place.target),
         state=state,
@@ -69,6 +76,7 @@ def status_of(out: Path, here: Here | None = None) -> Status:
         eta_s=now.get("eta_s"),
         output_tokens_per_s=now.get("output_tokens_per_s", 0.0),
         planned_output_tokens_per_s=now.get("planned_output_tokens_per_s", 0.0),
+        end=end.text if end else "",
     )
 
 
@@ -80,6 +88,7 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
         rows += f", {units.count(status.failed)} failed"
     lines = [
         ("state", status.state),
+        ("end", status.end),
         ("rows", rows),
         ("started", status.started),
         ("ended", status.ended or ""),

@@ -39,6 +39,11 @@ class MemoryWatch:
         self._root = root
         self._groups = memory_groups(root, own)
 
+    @property
+    def group(self) -> str:
+        """The name of the innermost control group, in which kills are counted; "" without any."""
+        return self._groups[0].name if self._groups else ""
+
     def read(self) -> MemoryState:
         """The state now. What the system does not offer reads as None or 0."""
         groups = self._groups
