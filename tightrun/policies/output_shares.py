@@ -105,8 +105,8 @@ class ShareCurve:
 
         Those that run have come to their part and say nothing of what follows. Where none has been
         yet, as many end in each part as did in the later half of those that were reached.
-        `running` are written and allowed tokens. The parts' values are such that of outputs that
-        all have ended, the mean is exact.
+        `running` are written and allowed tokens. The parts' values are such that the mean is exact
+        where all have ended that were allowed as much.
         """
         here = _zeros()
         for written, allowed in running:
