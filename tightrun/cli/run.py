@@ -205,7 +205,7 @@ class _Run:
 
     def _say_what_is_done(self, writer: OutputWriter) -> None:
         done, complaints = writer.rows_done, writer.earlier.complaints
-        if done:
+        if done or writer.earlier.begun:
             rows = units.rows(writer.rows)
             self._view.fact(f"resuming: {units.count(done)} of {rows} done")
         for complaint in complaints[:COMPLAINTS_TO_SAY]:
