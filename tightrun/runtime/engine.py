@@ -31,6 +31,7 @@ from tightrun.runtime.going_on import Known, drawn_since
 from tightrun.runtime.host_pressure import HostPressure
 from tightrun.runtime.loaded_model import LoadedModel, Notify
 from tightrun.runtime.loading import load
+from tightrun.runtime.loading_offloaded import Shaken
 from tightrun.runtime.memory_failures import (
     MemoryFailure,
     PassAbandonedError,
@@ -43,6 +44,7 @@ from tightrun.runtime.pass_meter import PassMeter, step_of
 from tightrun.runtime.pass_plan import PlannedPass
 from tightrun.runtime.plan_watch import PassDone
 from tightrun.runtime.sampling import Sampler
+from tightrun.runtime.second_try import at_most_twice
 from tightrun.runtime.sequence import Sequence
 from tightrun.runtime.steering import Steering
 from tightrun.runtime.survival import Survival
@@ -91,21 +93,32 @@ class Engine:
         )
 
     @classmethod
-    def load(cls, options: EngineOptions, notify: Notify) -> Engine:
+    def load(cls, options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -> Engine:
         """Load and prove the model, probe the device, plan, and be ready to run.
 
-        Raises ModelRefusedError for a model that cannot be run exactly, DoesNotFitError with the
-        sum if memory does not suffice, ValueError for a device that is not there.
+        Where memory runs out on the way, once more with a smaller budget. Raises ModelRefusedError
+        for a model that cannot be run exactly, DoesNotFitError with the sum if memory does not
+        suffice, ValueError for a device that is not there. `shaken` is a test's.
         """
-        engine = cls(options, load(options, notify))
-        if engine.device.type == "cuda":
-            # On a CPU memory is the system's, and the first real pass does as well.
-            notify("warm-up: the widest pass once")
-            engine.warm_up()
+        engine = at_most_twice(lambda asked: cls._load(asked, notify, shaken), options, notify)
         # A full collection walks every object of torch and stalls links and loop for a fifth of a
         # second; what loading made stays until the end anyway.
         gc.collect()
         gc.freeze()
+        return engine
+
+    @classmethod
+    def _load(cls, options: EngineOptions, notify: Notify, shaken: Shaken | None) -> Engine:
+        loaded = load(options, notify, shaken)
+        try:
+            engine = cls(options, loaded)
+            if engine.device.type == "cuda":
+                # On a CPU memory is the system's, and the first real pass does as well.
+                notify("warm-up: the widest pass once")
+                engine.warm_up()
+        except BaseException:
+            loaded.close()
+            raise
         return engine
 
     def warm_up(self) -> None:

@@ -24,7 +24,7 @@ WORDS = (
 def is_memory_failure(error: BaseException | None) -> bool:
     """Whether it, or what it came from, is that some memory has no room."""
     while error is not None:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError, PassOutOfMemoryError)):
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
@@ -60,20 +60,20 @@ class PassOutOfMemoryError(PassAbandonedError):
 def failure_of(batch: Batch, where: str, error: BaseException) -> MemoryFailure:
     """What a batch ran into."""
     rows = batch.tokens - batch.padding
-    return MemoryFailure(where, rows, _owners(batch.segments), _first_line(error))
+    return MemoryFailure(where, rows, _owners(batch.segments), first_line(error))
 
 
 def failure_anywhere(block: Sequence[Sequence[Segment]], error: BaseException) -> MemoryFailure:
     """What a pass ran into outside of its batches: its widest one stands for it."""
     segments = max(block, key=lambda x: sum(s.tokens for s in x))
     rows = sum(s.tokens for s in segments)
-    return MemoryFailure("", rows, _owners([s for x in block for s in x]), _first_line(error))
+    return MemoryFailure("", rows, _owners([s for x in block for s in x]), first_line(error))
 
 
 def _owners(segments: Sequence[Segment]) -> tuple[sequence.Sequence, ...]:
     return tuple(dict.fromkeys(s.sequence for s in segments))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What the error says; torch adds a page of advice."""
     return (str(error).splitlines() or [type(error).__name__])[0]
