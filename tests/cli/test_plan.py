@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tightrun.cli.run import RunOptions, run_job
 from tightrun.policies.forms import recipe_of
 from tightrun.policies.profile import Known, ModelProfile
 
+ROWS = 40
 CARD = {
     "device": "emulated",
     "gpu_memory": "400MiB",
@@ -49,7 +51,7 @@ class Planner:
 
     def __call__(self, *arguments: str, code: int = 0, **sections: Any) -> str:
         """What it printed to standard output."""
-        job = job_of(self.folder, prompts(500), **{"hardware": CARD, **sections})
+        job = job_of(self.folder, prompts(ROWS), **{"hardware": CARD, **sections})
         path = self.folder / "job.yaml"
         path.write_text(yaml.safe_dump(job))
         with pytest.raises(SystemExit) as ended:
@@ -104,9 +106,9 @@ def test_planned_memory_is_within_what_may_be_used(plan: Planner) -> None:
 
 def test_the_input_is_told_in_rows_and_tokens(plan: Planner) -> None:
     found = plan.json()["input"]
-    assert found["rows"] == 500
-    assert found["prompt_tokens"] == sum(len(row["prompt"]) for row in prompts(500))
-    assert (found["bytes_per_token"], found["sampled_rows"]) == (1, 500)
+    assert found["rows"] == ROWS
+    assert found["prompt_tokens"] == sum(len(row["prompt"]) for row in prompts(ROWS))
+    assert (found["bytes_per_token"], found["sampled_rows"]) == (1, ROWS)
     assert found["output_tokens"] == 256
 
 
@@ -128,9 +130,9 @@ def test_a_job_that_does_not_fit_ends_with_4_and_settings_that_do(plan: Planner)
 
 def test_people_are_told_what_goes_where_and_how_fast(plan: Planner) -> None:
     text = plan()
-    for word in ("placement", "schedule", "memory", "may be used", "tok/s", "bound by", "faster"):
+    for word in ("placement", "schedule", "memory", "may be used", "sets the pace", "faster"):
         assert word in text
-    assert "1.00 bytes per token (counted in 500 rows, ±0.0 %)" in text
+    assert "1.00 bytes per token (counted in 40 rows, +-0.0 %)" in text
     assert len(text.splitlines()) <= 40
 
 
@@ -246,3 +248,26 @@ def test_outputs_are_expected_as_long_as_in_an_earlier_run(plan: Planner) -> Non
     found = plan.json()["input"]
     # It answered with two tokens of the 256 allowed.
     assert (found["output_tokens"], found["output_learnt"]) == (2, True)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_told_the_same_in_lines_that_fit_it(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = plan()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(SystemExit):
+        main(["plan", str(plan.folder / "job.yaml")])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).replace("±", "+-")
+    assert shown.split() == plain.split()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80

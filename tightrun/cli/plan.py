@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
@@ -13,9 +14,11 @@ import orjson
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.known import known_for
 from tightrun.cli.learnt import learnt_before, manifest_before
+from tightrun.cli.log_format import LogFormat
 from tightrun.cli.plan_json import planned_json
-from tightrun.cli.plan_text import Section, planned_sections
+from tightrun.cli.plan_text import Section, headline, planned_sections
 from tightrun.cli.planning import KnownFor, Notify, Planned, input_facts, plan_here, plan_there
+from tightrun.cli.views import fitting
 from tightrun.io.fingerprint import fingerprint_parts
 from tightrun.io.inputs import Scan, scan_inputs
 from tightrun.io.job import Job, Machine, load_job, load_machine
@@ -75,15 +78,25 @@ def plan_of(
 def print_planned(planned: Planned, *, as_json: bool, out: TextIO | None = None) -> ExitCode:
     """Prints the plan; DOES_NOT_FIT where there is none."""
     out = out or sys.stdout
+    fits = planned.job_plan is not None
     if as_json:
         print(orjson.dumps(planned_json(planned)).decode(), file=out)
-    elif out.isatty():
+    elif fitting(LogFormat.AUTO, out, os.environ) is LogFormat.RICH:
         from tightrun.cli.plan_rich import print_sections
 
-        print_sections(planned_sections(planned), out)
+        print_sections(headline(planned), planned_sections(planned), out, fits=fits)
     else:
-        print("\n".join(plain_lines(list(planned_sections(planned)))), file=out)
-    return ExitCode.FINISHED if planned.job_plan else ExitCode.DOES_NOT_FIT
+        print("\n".join([headline(planned), *plain_lines(planned_sections(planned))]), file=out)
+    return ExitCode.FINISHED if fits else ExitCode.DOES_NOT_FIT
+
+
+def plain_lines(sections: Iterable[Section]) -> list[str]:
+    """Aligned ASCII lines for pipes and files."""
+    return [
+        f"{section.label if i == 0 else '':<{_LABEL}}{line}".rstrip().replace("±", "+-")
+        for section in sections
+        for i, line in enumerate(section.lines)
+    ]
 
 
 def _learnt_share(job: Job, scan: Scan) -> float | None:
@@ -94,12 +107,3 @@ def _learnt_share(job: Job, scan: Scan) -> float | None:
 
 def _say(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
-
-
-def plain_lines(sections: Sequence[Section]) -> list[str]:
-    """Aligned lines for pipes and files."""
-    return [
-        f"{section.label if i == 0 else '':<{_LABEL}}{line}".rstrip()
-        for section in sections
-        for i, line in enumerate(section.lines)
-    ]

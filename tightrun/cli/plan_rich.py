@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,8 +15,8 @@ from tightrun.cli.plan_text import Section
 _WIDTH = 100
 
 
-def print_sections(sections: Iterable[Section], out: TextIO) -> None:
-    """Prints the sections, labels apart from what they say."""
+def print_sections(headline: str, sections: Iterable[Section], out: TextIO, *, fits: bool) -> None:
+    """Prints the headline and the sections, labels apart from what they say."""
     console = Console(file=out, highlight=False)
     console.width = min(console.width, _WIDTH)
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -24,4 +25,5 @@ def print_sections(sections: Iterable[Section], out: TextIO) -> None:
     for section in sections:
         for i, line in enumerate(section.lines):
             grid.add_row(section.label if i == 0 else "", Text(line))
-    console.print(grid)
+    console.print(Text(headline, style="bold green" if fits else "bold red"))
+    console.print(Padding(grid, (0, 0, 0, 2)))

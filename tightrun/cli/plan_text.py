@@ -33,6 +33,7 @@ _ARENAS = {
     "kv": "KV",
 }
 _ADVISED = 3
+_LEAST_SHARE = 0.005
 
 
 class Section(NamedTuple):
@@ -61,6 +62,20 @@ def planned_sections(planned: Planned) -> Iterator[Section]:
         ])  # fmt: skip
     if may_suit_vllm(planned.job_plan):
         yield Section("note", [VLLM])
+
+
+def headline(planned: Planned) -> str:
+    """Whether the job fits and how long it takes, in one line."""
+    if planned.job_plan is None:
+        return "This job does not fit."
+    predicted = planned.job_plan.predicted
+    if predicted is None or not predicted.seconds:
+        return "This job fits."
+    return (
+        f"This job fits and takes about {units.duration(predicted.seconds)}, at "
+        f"{units.rate(predicted.output_tokens_per_s)} of output; {_BOUND_BY[predicted.binding]} "
+        "sets the pace."
+    )
 
 
 def job_plan_sections(job_plan: JobPlan) -> Iterator[Section]:
@@ -173,12 +188,10 @@ def _schedule(plan: Plan, policy: str) -> Iterator[str]:
 def _speed(predicted: Predicted) -> Iterator[str]:
     yield (
         f"prefill {units.rate(predicted.prefill_tokens_per_s)}, decode "
-        f"{units.rate(predicted.decode_tokens_per_s)}; over the whole job "
-        f"{units.rate(predicted.output_tokens_per_s)} of output"
+        f"{units.rate(predicted.decode_tokens_per_s)}; "
+        f"{units.rate(predicted.output_tokens_per_s)} of output over the whole job"
     )
     if predicted.seconds:
-        yield f"{units.duration(predicted.seconds)} in all, bound by {_BOUND_BY[predicted.binding]}"
-        busy = [(name, s) for name, s in predicted.busy_s if s >= predicted.seconds / 1000]
-        shares = [f"{name} {100 * s / predicted.seconds:.0f} %" for name, s in busy]
-        if shares:
-            yield "busy: " + ", ".join(shares)
+        shares = [(seconds / predicted.seconds, name) for name, seconds in predicted.busy_s]
+        busy = [f"{name} {100 * x:.0f} %" for x, name in sorted(shares)[::-1] if x >= _LEAST_SHARE]
+        yield f"busy: {', '.join(busy)}"

@@ -59,7 +59,7 @@ def open_view(
     """The view that fits. Progress goes to `progress` (standard error), the closing summary to
     `closing` (standard output). Never loads what another view needs."""
     progress, closing = progress or sys.stderr, closing or sys.stdout
-    chosen = _fitting(log_format, progress, environment)
+    chosen = fitting(log_format, progress, environment)
     if quiet:
         from tightrun.cli.view_quiet import QuietView
 
@@ -77,7 +77,8 @@ def open_view(
     return PlainView(progress, closing)
 
 
-def _fitting(log_format: LogFormat, stream: TextIO, environment: Mapping[str, str]) -> LogFormat:
+def fitting(log_format: LogFormat, stream: TextIO, environment: Mapping[str, str]) -> LogFormat:
+    """The format that `auto` means for a stream: rich on a terminal that can show it."""
     if log_format is not LogFormat.AUTO:
         return log_format
     dumb = environment.get("TERM", "") in ("dumb", "") or bool(environment.get("CI"))
