@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 _STARTER = """\
-# A tightrun job. Check it with `tightrun validate job.yaml`, try its first rows with
-# `tightrun job.yaml --limit 20`, and run it with `tightrun job.yaml`.
+# A tightrun job. Check it with `tightrun validate job.yaml`, see what it would do here and how fast
+# with `tightrun plan job.yaml`, try its first rows with `tightrun job.yaml --limit 20`, and run it
+# with `tightrun job.yaml`.
 # Relative paths start at the folder of this file. ${VAR} and ${VAR:-default} come from the
 # environment. What is commented out shows the default, or an example where there is none.
 
