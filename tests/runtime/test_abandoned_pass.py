@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,12 @@ from tests.parity.offloaded import Way, loaded_engine, rough
 from tests.parity.tiny_models import as_text, ragged_prompts, save_tiny
 from tests.runtime.engines import ask, texts
 from tightrun.core import Completion, Request
+from tightrun.runtime import pass_run
+from tightrun.runtime.device import Happening
 from tightrun.runtime.engine import Engine
 from tightrun.runtime.pass_plan import PlannedPass
 from tightrun.runtime.scheduler import Segment
-from tightrun.runtime.stages import Sample, never
+from tightrun.runtime.stages import PARTS_AHEAD, Sample, never
 
 # Where contexts and weights are; all but the first on three batches of two.
 WAYS = {
@@ -104,6 +107,40 @@ def test_giving_passes_up_changes_no_text_and_counts_no_prompt_twice(
     assert texts(engine, rows()) == undisturbed
     assert engine.summary().prompt_tokens - before == sum(map(prompt_tokens, rows()))
     assert waverer.given_up > 3
+
+
+def test_of_a_long_pass_little_is_enqueued_before_it_is_over(
+    engine: Engine, undisturbed: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, ahead, most = engine._loaded.accelerator, 0, 0
+    keep_step = engine._stages._keep_step
+
+    def settle(*happenings: Happening) -> None:
+        nonlocal ahead
+        ahead -= 1
+        settled(*happenings)
+
+    def keep() -> None:
+        nonlocal ahead, most
+        ahead += 1
+        most = max(most, ahead)
+        with monkeypatch.context() as patched:
+            patched.setattr(device, "settle", settle)
+            keep_step()
+
+    settled = device.settle
+    run = engine._runner.run
+
+    def begun(*args: Any) -> PlannedPass:
+        nonlocal ahead
+        ahead = 0
+        return run(*args)
+
+    monkeypatch.setattr(engine._runner, "run", begun)
+    monkeypatch.setattr(engine._stages, "_keep_step", keep)
+    monkeypatch.setattr(pass_run, "LONG_PASS_S", -1.0)
+    assert texts(engine, rows()) == undisturbed
+    assert most == PARTS_AHEAD + 1
 
 
 def test_a_stop_gives_the_running_pass_up_and_the_engine_may_run_again(

@@ -18,6 +18,10 @@ from tightrun.runtime.scheduler import Scheduler
 from tightrun.runtime.stages import Sample, Stages, never
 from tightrun.runtime.weights import Weights
 
+# Of a longer pass no more is enqueued than what is over soon: it may have to be given up. Events
+# for every part would cost a short one some per cent.
+LONG_PASS_S = 5.0
+
 
 class PassRunner:
     """Takes the scheduler's blocks through the stages in the order of a loop."""
@@ -50,7 +54,8 @@ class PassRunner:
         try:
             planned = self._planner.plan(block)
             batches = planned.batches
-            self._stages.begin_pass(sample, given_up)
+            long = planned.decision.elapsed_s > LONG_PASS_S
+            self._stages.begin_pass(sample, given_up, in_step=long)
             self._weights.begin_pass(*self._planner.rooms(planned))
             self._loop(self._stages, self._weights, batches)
             return planned

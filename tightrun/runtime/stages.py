@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,10 @@ from tightrun.runtime.model import CutModel, LayerCall
 from tightrun.runtime.projection import Projection, batch_of_tokens
 
 Sample = Callable[[Batch, torch.Tensor], None]
+
+
+# So many parts of a long pass may be enqueued before the first of them is over.
+PARTS_AHEAD = 2
 
 
 def never() -> bool:
@@ -69,17 +74,24 @@ class Stages:
         # Contexts that are sent for before the batch they are needed for: all but one buffer's.
         self.ahead = links.buffers - 1 if links else 1
         self._most_rows = self._planned_rows = most_rows
+        self._in_step = False
+        self._ahead: deque[Happening] = deque()
         self._older: dict[int, list[_Older]] = {}
         model.answer_attention(self._attend)
         if projection is not None:
             projection.watch(self._on_states)
 
-    def begin_pass(self, sample: Sample, given_up: Callable[[], bool] = never) -> None:
+    def begin_pass(
+        self, sample: Sample, given_up: Callable[[], bool] = never, *, in_step: bool = False
+    ) -> None:
         """`sample` gets each batch's logits `[rows, vocab]`, one batch's at a time.
 
-        `given_up` is asked before each batch of each stage, and within it, whether to go on.
+        `given_up` is asked before each batch of each stage, and within it, whether to go on. A
+        device that computes beside the host is waited for on the way if they are to be `in_step`.
         """
         self._sample, self._given_up = sample, given_up
+        self._in_step = in_step
+        self._ahead = deque()
         self._older = {}
 
     def hold(self, rows: int) -> None:
@@ -118,6 +130,7 @@ class Stages:
         Raises PassAbandonedError if the pass is given up, PassOutOfMemoryError if it has to be.
         """
         self._go_on()
+        self._keep_step()
         try:
             if stage == 0:
                 self._device.compute(f"embed batch {batch.index}", partial(self._embed, batch))
@@ -140,6 +153,15 @@ class Stages:
         """Wait until nothing is under way: computing, fetches, stores, and `others`."""
         under_way = [] if self._links is None else self._links.outstanding()
         self._device.settle(self._device.mark(), *under_way, *others)
+
+    def _keep_step(self) -> None:
+        """Let the host wait for the device, so that giving up is not to wait for a whole pass."""
+        if not self._in_step:
+            return
+        self._ahead.append(self._device.mark())
+        if len(self._ahead) > PARTS_AHEAD:
+            self._device.settle(self._ahead.popleft())
+            self._go_on()
 
     def _go_on(self) -> None:
         if self._given_up():
