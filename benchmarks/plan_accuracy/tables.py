@@ -11,14 +11,14 @@ from benchmarks.report import number, table
 def settings_table(found: Sequence[Mapping[str, Any]]) -> str:
     """A row per setting: what binds, planned and measured, and how far the plan is off."""
     header = ("setting", "policy", "binds, planned", "measured", "planned tokens/s", "measured",
-              "error")  # fmt: skip
+              "error", "others' CPU")  # fmt: skip
     return table(header, [_setting_row(shown) for shown in found])
 
 
 def _setting_row(shown: Mapping[str, Any]) -> tuple[str, ...]:
     told = shown["told"]
     if shown.get("failed"):
-        return (told["name"], told["policy"], *["-"] * 4, "failed")
+        return (told["name"], told["policy"], *["-"] * 4, "failed", "-")
     return (
         told["name"],
         told["policy"],
@@ -27,6 +27,7 @@ def _setting_row(shown: Mapping[str, Any]) -> tuple[str, ...]:
         number(shown["predicted_tokens_per_s"]),
         number(shown["measured_tokens_per_s"]),
         f"{shown['error']:+.1%}",
+        f"{shown['others_share']:.0%}",
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.disturbance import Disturbance
 from benchmarks.engine_runs import OpenJob, job, write_rows
 from benchmarks.jobs import SPECIAL_TOKENS
 from benchmarks.plan_accuracy.figures import RESOURCE, error, measured_binding
@@ -68,6 +69,7 @@ def try_setting(setting: Setting, seed: int, runs: int, workdir: Path) -> dict[s
         "predicted_tokens_per_s": predicted.output_tokens_per_s,
         "measured_tokens_per_s": speed,
         "error": off,
+        "others_share": max(run["others_share"] for run in runs_found),
         "binding": {
             "planned": RESOURCE[predicted.binding],
             "measured": runs_found[0]["binding"],
@@ -125,12 +127,14 @@ def open_planned(described: Mapping[str, Any], planned: Planned) -> OpenJob:
 def measure(opened: OpenJob, setting: Setting, most_s: float | None = None) -> dict[str, Any]:
     """One run of the whole job: output tokens/s by the clock, and what the lanes did. A run that is
     ended after `most_s` seconds counts as if it had been done by then."""
+    others = Disturbance()
     began = time.perf_counter()
     steps = opened.run(opened.rows, most_s=most_s)
     seconds = time.perf_counter() - began
     return {
         "output_tokens_per_s": setting.output_tokens / seconds,
         "seconds": seconds,
+        "others_share": others.share(),
         "binding": measured_binding(steps, reading_share(steps, opened.computing)),
         "phases": phases(steps),
     }

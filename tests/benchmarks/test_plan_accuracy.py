@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.disturbance import taken_by_others
 from benchmarks.plan_accuracy.__main__ import figures
 from benchmarks.plan_accuracy.figures import error, gap, measured_binding, setting_figures
 from benchmarks.plan_accuracy.models import Shape
@@ -33,7 +34,9 @@ def plan(batches: int = 1, batch_size: int = 8, prefill: int = 512, speed: float
 
 def shown(off: float, speed: float = 10.0, binding: str = "compute") -> dict[str, Any]:
     told = {"planned": "compute", "measured": binding}
-    return {"error": off, "measured_tokens_per_s": speed, "binding": told}
+    return {
+        "error": off, "measured_tokens_per_s": speed, "binding": told, "others_share": 0.01
+    }  # fmt: skip
 
 
 def test_a_prediction_of_twice_the_speed_is_off_by_the_whole() -> None:
@@ -46,6 +49,16 @@ def test_errors_count_by_their_size_whichever_way_they_go() -> None:
     assert (found["median_error"], found["worst_error"], found["settings"]) == (0.1, 0.3, 3)
     assert (found["span"], found["bindings"]) == (5.0, {"compute": 2, "link": 1})
     assert found["bindings_planned_right"] == 2
+
+
+def test_settings_that_ran_beside_other_work_are_counted() -> None:
+    found = setting_figures([shown(0.1), shown(0.2) | {"others_share": 0.3}])
+    assert found["disturbed"] == 1
+
+
+def test_others_have_taken_what_was_busy_and_not_our_own() -> None:
+    assert taken_by_others(all_s=15.0, own_s=12.0, passed_s=10.0, cores=2) == pytest.approx(0.15)
+    assert taken_by_others(all_s=11.9, own_s=12.0, passed_s=10.0, cores=2) == 0.0
 
 
 def test_a_setting_without_a_figure_is_counted_and_not_left_out_in_silence() -> None:
