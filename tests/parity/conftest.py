@@ -9,6 +9,13 @@ import pytest
 
 from tests.parity.families import LONGROPE, RUN
 from tests.parity.tiny_models import Oracle, ragged_prompts, save_tiny, save_word_tokenizer
+from tests.quick_probes import quick_probes
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_probes() -> Iterator[None]:
+    with quick_probes():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,9 @@ from tightrun.policies.plan import DoesNotFitError, Workload
 from tightrun.policies.planner import plan_job
 from tightrun.policies.profile import ModelProfile
 
+SIZES = sizes(LLAMA_3_70B)
 PROFILE = ModelProfile(
-    "Llama", "bfloat16", LLAMA_3_70B, sizes(LLAMA_3_70B), (), recipe_of(LLAMA_3_70B), 0
+    "Llama", "bfloat16", LLAMA_3_70B, SIZES, SIZES.layers, recipe_of(LLAMA_3_70B), 0
 )
 WORKLOAD = Workload(10_000, 1, 2000, typical_output=237, prompts=(100, 300, 600))
 

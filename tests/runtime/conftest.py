@@ -9,9 +9,16 @@ import pytest
 
 from tests.parity.families import RUN
 from tests.parity.tiny_models import save_tiny, save_word_tokenizer
+from tests.quick_probes import quick_probes
 from tests.runtime.engines import load_tiny
 from tightrun.runtime.loading import LoadedModel
 from tightrun.runtime.options import EngineOptions
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_probes() -> Iterator[None]:
+    with quick_probes():
+        yield
 
 
 @pytest.fixture(scope="session")

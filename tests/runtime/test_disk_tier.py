@@ -85,7 +85,10 @@ def test_a_host_too_small_for_the_weights_passes_them_on_from_the_disk(
     assert run.said == oracle.expected
     assert model.plan.disk_layers
     assert model.plan.staging_slots == 2
-    assert all(step.disk_bytes > 0 for step in run.steps)
+    # What a pass needs first may have been read ahead in the one before.
+    assert model.skeleton is not None
+    each = sum(model.skeleton.slab_bytes(i, "disk") for i in model.plan.disk_layers)
+    assert sum(step.disk_bytes for step in run.steps) >= (len(run.steps) - 2) * each > 0
     assert host < weight_bytes(model)
     assert model.accelerator.host_memory.peak <= host
 

@@ -11,6 +11,7 @@ import pytest
 from tests.parity.families import RUN
 from tests.parity.tiny_models import save_tiny
 from tightrun.policies.hardware import Rates
+from tightrun.runtime import link_rates
 from tightrun.runtime.learning import LearningRefusedError, Learnt, learn_model
 from tightrun.runtime.options import EngineOptions, Machine
 
@@ -48,7 +49,10 @@ def test_the_model_itself_is_timed(on_card: Rates) -> None:
     assert not on_card.work.packed
 
 
-def test_links_that_are_not_given_are_measured(model: Path) -> None:
+def test_links_that_are_not_given_are_measured(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_rates, "PROBE_BYTES", 2**25)
     rates = learn(model, Machine("emulated", gpu_memory=2**20)).rates
     assert rates is not None
     alone = (rates.h2d_bytes_per_s, rates.d2h_bytes_per_s)

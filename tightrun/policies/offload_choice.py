@@ -94,11 +94,13 @@ class Job:
             one_memory=self.kind == "cpu",
             activations=form == "activations",
         )
+        most = -(-self.longest // block_tokens)
         wanted = Wanted(
             sequences=self.sequences,
-            typical=self.lengths.blocks(block_tokens),
+            # Admission reckons with an output that may be longer than the context leaves room for.
+            typical=min(most, self.lengths.blocks(block_tokens)),
             least=-(-least // block_tokens),
-            most=-(-self.longest // block_tokens),
+            most=most,
             prefill_tokens=PREFILL_TOKENS[self.kind],
             batch_size=self.policy.batch_size,
             batches=self.policy.batches,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tightrun.policies.hardware import Budget, Hardware, Rates
+from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.lengths import lengths_of
+from tightrun.policies.offload_memory import WeightSizes
 from tightrun.policies.offload_plan import SIMULATED, PolicyAsked, plan_offloaded
 from tightrun.policies.placement import placement_of
-from tightrun.policies.plan import Plan, Predicted, Workload, plan_resident
+from tightrun.policies.plan import DoesNotFitError, Plan, Predicted, Workload, plan_resident
 from tightrun.policies.profile import ModelProfile
 from tightrun.policies.schedule import schedule_of
-from tightrun.policies.shape import ModelShape
 from tightrun.policies.simulate import Policy, simulate
 
 # A model that leaves less than this for its KV cache and workspace is streamed.
@@ -45,10 +45,25 @@ def plan_job(
 
     Raises DoesNotFitError with the sum.
     """
-    kind = hardware.device.split(":")[0]
-    beside = 0 if kind == "cuda" else profile.beside_bytes
-    if is_resident(kind, profile.shape, beside, hardware.device_memory):
-        plan = plan_resident(
+    plan = plan_whole(profile, hardware, workload, asked, context)
+    if plan is None:
+        return plan_streamed(profile, hardware, rates, workload, asked, context, simulated)
+    return _planned(plan, profile, hardware, rates, workload, asked, simulated)
+
+
+def plan_whole(
+    profile: ModelProfile,
+    hardware: Hardware,
+    workload: Workload,
+    asked: PolicyAsked,
+    context: int | None = None,
+) -> Plan | None:
+    """The plan with all weights and KV on the device; None if they do not fit, or nearly so."""
+    if not weights_fit(profile, hardware):
+        return None
+    beside = 0 if hardware.device.startswith("cuda") else profile.beside_bytes
+    try:
+        return plan_resident(
             profile.shape,
             hardware.device_memory,
             hardware.device,
@@ -58,8 +73,35 @@ def plan_job(
             context=context,
             beside=beside,
         )
-    else:
-        plan = plan_offloaded(
+    except DoesNotFitError:
+        return None  # weights that are streamed may leave the room that is lacking
+
+
+def weights_fit(profile: ModelProfile, hardware: Hardware) -> bool:
+    """Whether the weights leave room for anything else on the device; never on an emulated one,
+    which is there to stream."""
+    beside = 0 if hardware.device.startswith("cuda") else profile.beside_bytes
+    held = profile.shape.weight_bytes + beside
+    fits = held <= LARGEST_SHARE * hardware.device_memory.bytes
+    return fits and hardware.device != "emulated"
+
+
+def plan_streamed(
+    profile: ModelProfile,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked,
+    context: int | None = None,
+    simulated: int = SIMULATED,
+) -> JobPlan:
+    """The plan of a job with weights or KV off the device, as far as need be.
+
+    Raises DoesNotFitError with the sum.
+    """
+
+    def planned(profile: ModelProfile) -> Plan:
+        return plan_offloaded(
             profile.shape,
             profile.weights,
             hardware.device_memory,
@@ -73,15 +115,32 @@ def plan_job(
             recipe=profile.recipe,
             simulated=simulated,
         )
+
+    outer, on_disk = profile.weights.outer, profile.disk_layers
+    if hardware.device == "cpu":
+        profile = replace(profile, weights=WeightSizes(on_disk, outer))
+    plan = planned(profile)
+    if plan.disk_layers and hardware.device != "cpu":
+        # Read straight from their files, layers may take some pages more.
+        larger = tuple(map(max, profile.weights.layers, on_disk))
+        profile = replace(profile, weights=WeightSizes(larger, outer))
+        plan = planned(profile)
+    return _planned(plan, profile, hardware, rates, workload, asked, simulated)
+
+
+def _planned(
+    plan: Plan,
+    profile: ModelProfile,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked,
+    simulated: int,
+) -> JobPlan:
     predicted = None
     if simulated:
         predicted = predict(plan, profile, hardware, rates, workload, asked)
     return JobPlan(plan, predicted, profile, hardware, rates, workload, asked)
-
-
-def is_resident(kind: str, shape: ModelShape, beside: int, memory: Budget) -> bool:
-    """Whether all weights stay on a device of that kind; an emulated one always streams."""
-    return kind != "emulated" and shape.weight_bytes + beside <= LARGEST_SHARE * memory.bytes
 
 
 def predict(

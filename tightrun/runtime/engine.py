@@ -15,6 +15,7 @@ from tightrun.policies.admission import OutputLengths
 from tightrun.policies.cost import bound_of_block, pass_flops
 from tightrun.policies.output_shares import Learnt
 from tightrun.policies.plan import DoesNotFitError
+from tightrun.policies.profile import Known as ModelKnown
 from tightrun.runtime.accounts import (
     Accounts,
     EngineSnapshot,
@@ -232,6 +233,10 @@ class Engine:
             comparison=self._steering.compared(),
             learnt=self._scheduler.lengths.known,
         )
+
+    def known(self) -> ModelKnown | None:
+        """What a later run of this model on this machine need not find out again, if anything."""
+        return self._loaded.known
 
     def remember(self, learnt: Learnt) -> None:
         """Begin with the output lengths that an earlier run of the job has learnt."""

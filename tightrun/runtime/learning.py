@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
 
-from tightrun.policies.hardware import Rates
+from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.plan import BLOCK_TOKENS
-from tightrun.policies.planner import is_resident
+from tightrun.policies.planner import weights_fit
 from tightrun.policies.profile import ModelProfile
+from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import give_back_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype, load_config
+from tightrun.runtime.device import Device
 from tightrun.runtime.device_rates import rates_of_model
 from tightrun.runtime.disk_probe import reads_of_disk
-from tightrun.runtime.hollow import HollowModel, as_in_work
+from tightrun.runtime.hollow import HollowModel, RandomLayers, as_in_work
 from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.loaded_model import Notify
-from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
-from tightrun.runtime.model import ModelRefusedError
+from tightrun.runtime.machines import hardware_of, make_device, torch_device_of
+from tightrun.runtime.model import CutModel, ModelRefusedError
 from tightrun.runtime.model_profile import profile_of, recipe_of_model
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.prepack import can_prepack, prepack_head, second_head_bytes
+from tightrun.runtime.torch_device import use_processors
 from tightrun.runtime.work_probe import LOGIT_ROWS, TimedModel
 
 
@@ -41,11 +47,14 @@ class Learnt:
 
 def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
     """What can be known before a run. `holding` are bytes that the process of the run holds beside
-    what this one does. Takes memory for one layer of the model. Raises LearningRefusedError.
+    what this one does. Takes memory for one layer of the model, and for its head.
+
+    Raises LearningRefusedError.
     """
     described = _is_described(options)
     try:
         device = torch.device("cpu") if described else torch_device_of(options)
+        hardware = None if described else hardware_of(options, device)
         source = ModelSource(
             options.model, options.revision, options.dtype, options.trust_remote_code
         )
@@ -59,15 +68,66 @@ def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
         notify(f"learning {options.model} without its weights")
         recipe = recipe_of_model(model.cut, model.shape, dtype, device, model.layers.loaded)
         model.layers.let_go()
-        beside = _beside_bytes(options, holding)
-        packed = not described and _will_pack(options, model, dtype, device, beside)
+        beside = beside_bytes(options)
+        beside += holding if beside else 0
+        profile = profile_of(model.skeleton, model.shape, recipe, dtype, beside)
+        if hardware is None:
+            return Learnt(profile, None)
+        # A CPU that holds all weights lays them out beforehand.
+        packed = can_prepack(device, dtype) and weights_fit(profile, hardware)
         if packed:
             beside += second_head_bytes(model.cut.model)
-        profile = profile_of(model.skeleton, model.shape, recipe, dtype, beside)
-        rates = None if described else _rates(options, model, dtype, device, packed, notify)
+            profile = replace(profile, beside_bytes=beside)
+        notify("measuring what this machine can do")
+        use_processors(hardware.cores)
+        return Learnt(profile, _rates(options, hardware, model, dtype, packed, notify))
     finally:
         model.close()
-    return Learnt(profile, rates)
+
+
+def beside_bytes(options: EngineOptions) -> int:
+    """What this process holds in no arena, as long as it has no weights; nothing where memory is
+    only a number."""
+    if options.machine is not None and options.machine.cpu_memory is not None:
+        return 0
+    give_back_freed_memory()
+    return psutil.Process().memory_info().rss
+
+
+def measure(
+    options: EngineOptions,
+    model: TimedModel,
+    accelerator: Device,
+    stored: Sequence[Path],
+    notify: Notify,
+) -> Rates:
+    """The rates of the device for the model; `stored` are the files its layers are read from."""
+    with TemporaryDirectory(prefix="tightrun-") as elsewhere:
+        folder = options.spill or Path(elsewhere)
+        with reads_of_disk(stored, folder, notify) as disk_moves:
+            return rates_of_model(model, accelerator, options.machine, disk_moves)
+
+
+def random_model(
+    cut: CutModel,
+    layers: RandomLayers,
+    shape: ModelShape,
+    dtype: torch.dtype,
+    device: Device,
+    options: EngineOptions,
+    notify: Notify,
+    *,
+    packed: bool = False,
+) -> TimedModel:
+    """The model to be timed with random layers."""
+    block_tokens = BLOCK_TOKENS[device.kind]
+    kernel = choose_kernel(
+        shape, block_tokens, dtype, device.torch, options.kernel_cache, options.compiler, notify
+    )
+    if packed:
+        prepack_head(cut.model, LOGIT_ROWS[-1])
+    loaded = partial(as_in_work, layers, cut, kernel, dtype, packed)
+    return TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed)
 
 
 def _is_described(options: EngineOptions) -> bool:
@@ -76,63 +136,21 @@ def _is_described(options: EngineOptions) -> bool:
     return machine is not None and machine.device == "cuda" and not torch.cuda.is_available()
 
 
-def _beside_bytes(options: EngineOptions, holding: int) -> int:
-    """What a process with this model holds in no arena; nothing where memory is only a number."""
-    if options.machine is not None and options.machine.cpu_memory is not None:
-        return 0
-    give_back_freed_memory()
-    return psutil.Process().memory_info().rss + holding
-
-
-def _will_pack(
-    options: EngineOptions,
-    model: HollowModel,
-    dtype: torch.dtype,
-    device: torch.device,
-    beside: int,
-) -> bool:
-    """Whether the engine will lay the weights out beforehand: on a CPU that holds all of them."""
-    if is_emulated(options) or not can_prepack(device, dtype):
-        return False
-    return is_resident("cpu", model.shape, beside, hardware_of(options, device).device_memory)
-
-
 def _rates(
     options: EngineOptions,
+    hardware: Hardware,
     model: HollowModel,
     dtype: torch.dtype,
-    device: torch.device,
     packed: bool,
     notify: Notify,
 ) -> Rates:
-    notify("measuring what this machine can do")
-    accelerator = make_device(options, hardware_of(options, device), device, notify)
-    assert options.spill is not None
+    device = torch_device_of(options)
+    accelerator = make_device(options, hardware, device, notify)
     try:
-        with reads_of_disk(model.skeleton.read_from(), options.spill, notify) as disk_moves:
-            timed = _timed(options, model, accelerator.kind, dtype, device, packed, notify)
-            return rates_of_model(timed, accelerator, options.machine, disk_moves)
+        model.fill_products()
+        timed = random_model(
+            model.cut, model.layers, model.shape, dtype, accelerator, options, notify, packed=packed
+        )
+        return measure(options, timed, accelerator, model.skeleton.read_from(), notify)
     finally:
         accelerator.close()
-
-
-def _timed(
-    options: EngineOptions,
-    model: HollowModel,
-    kind: str,
-    dtype: torch.dtype,
-    device: torch.device,
-    packed: bool,
-    notify: Notify,
-) -> TimedModel:
-    block_tokens = BLOCK_TOKENS[kind]
-    kernel = choose_kernel(
-        model.shape, block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
-    )
-    model.fill_products()
-    if packed:
-        prepack_head(model.cut.model, LOGIT_ROWS[-1])
-    return TimedModel(
-        model.cut, model.shape, dtype, device, kernel, block_tokens,
-        partial(as_in_work, model.layers, model.cut, kernel, dtype, packed), packed,
-    )  # fmt: skip

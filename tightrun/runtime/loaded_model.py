@@ -17,6 +17,7 @@ from tightrun.policies.offload_memory import WeightSizes
 from tightrun.policies.pass_cost import Policy
 from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload
+from tightrun.policies.profile import Known
 from tightrun.policies.schedule import schedule_of
 from tightrun.policies.shape import ModelShape
 from tightrun.policies.workload import workload_of
@@ -58,6 +59,7 @@ class LoadedModel:
     form: Form = "none"
     compute_factor: float = 1.0
     predicted: Predicted | None = None
+    known: Known | None = None
     skeleton: Skeleton | None = None
     spilled: TemporaryDirectory[str] | None = None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 from transformers import PretrainedConfig
 
 from tightrun.policies.hardware import Hardware
-from tightrun.policies.plan import Plan, plan_resident
+from tightrun.policies.offload_plan import PolicyAsked
+from tightrun.policies.plan import DoesNotFitError, Plan, Predicted, plan_resident
+from tightrun.policies.planner import LARGEST_SHARE, plan_whole, predict
+from tightrun.policies.profile import Known
 from tightrun.runtime.allocator import keep_freed_memory
 from tightrun.runtime.checkpoint import (
     ModelSource,
@@ -17,6 +19,7 @@ from tightrun.runtime.checkpoint import (
     load_model,
 )
 from tightrun.runtime.cpu_attention import CpuAttention
+from tightrun.runtime.engine_known import all_there, find_resident, held_beside, told
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import inspect_model, paged_attention
 from tightrun.runtime.kernel_choice import choose_kernel
@@ -30,9 +33,7 @@ from tightrun.runtime.prepack import can_prepack, prepack, prepack_head, second_
 from tightrun.runtime.rates import probe_rates
 from tightrun.runtime.tokenizer import end_tokens
 from tightrun.runtime.torch_device import hold_to_budget, use_processors
-
-# A model that leaves less than this for its KV cache and workspace is streamed.
-LARGEST_SHARE = 0.95
+from tightrun.runtime.work_probe import TimedModel
 
 
 def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -> LoadedModel:
@@ -49,10 +50,13 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
     use_processors(hardware.cores)
     if device.type == "cuda":
         hold_to_budget(device, hardware.device_memory)
-    if is_emulated(options) or _is_too_large(source, config, hardware):
-        return load_offloaded(options, source, config, hardware, device, notify, shaken or Shaken())
-    faults = shaken.faults if shaken else None
-    return _load_resident(options, source, config, hardware, device, notify, faults)
+    if not is_emulated(options) and not _is_too_large(options, source, config, hardware):
+        faults = shaken.faults if shaken else None
+        try:
+            return _load_resident(options, source, config, hardware, device, notify, faults)
+        except DoesNotFitError as error:
+            notify(f"the weights leave no room for their KV cache, and are streamed: {error}")
+    return load_offloaded(options, source, config, hardware, device, notify, shaken or Shaken())
 
 
 def _load_resident(
@@ -73,6 +77,12 @@ def _load_resident(
         notify(note)
     shape, dtype = inspected.shape, inspected.dtype
     packs = can_prepack(device, dtype)
+    known = told(options, shape, notify, packed=packs)
+    beside = held_beside(options, shape.weight_bytes, device)
+    beside += second_head_bytes(inspected.cut.model) if packs else 0
+    if known is not None and device.type == "cpu":
+        # No less than a plan before the run has reckoned with, so that the run keeps to that.
+        beside = max(beside, known.profile.beside_bytes)
     plan = plan_resident(
         shape,
         hardware.device_memory,
@@ -81,8 +91,7 @@ def _load_resident(
         batch_size=options.batch_size,
         batches=options.batches,
         context=options.context,
-        beside=_beside(shape.weight_bytes, device)
-        + (second_head_bytes(inspected.cut.model) if packs else 0),
+        beside=beside,
     )
     if packs:
         _prepack(inspected.cut, plan)
@@ -93,6 +102,12 @@ def _load_resident(
     if packs and isinstance(kernel, CpuAttention):
         for layer in inspected.cut.layers:
             fuse(layer, kernel.kernels)
+    accelerator = make_device(options, hardware, device, notify, faults=faults)
+    if known is None:
+        timed = TimedModel(
+            inspected.cut, shape, dtype, device, kernel, plan.block_tokens, all_there, packs
+        )
+        known = find_resident(options, timed, accelerator, beside, notify)
     return LoadedModel(
         cut=inspected.cut,
         shape=shape,
@@ -102,23 +117,33 @@ def _load_resident(
         tokenizer=tokenizer,
         ends=end_tokens(options.model, options.revision, tokenizer, config),
         hardware=hardware,
-        rates=probe_rates(shape, dtype, device),
+        rates=known.rates if known else probe_rates(shape, dtype, device),
         plan=plan,
         kernel=kernel,
-        accelerator=make_device(options, hardware, device, notify, faults=faults),
+        accelerator=accelerator,
         options=options,
+        predicted=_predicted(options, known, hardware, plan),
+        known=known,
     )
 
 
-def _beside(weight_bytes: int, device: torch.device) -> int:
-    """Bytes of the process that are in no arena: the interpreter and its imports."""
-    if device.type == "cuda":
-        return 0
-    return max(0, psutil.Process().memory_info().rss - weight_bytes)
+def _predicted(
+    options: EngineOptions, known: Known | None, hardware: Hardware, plan: Plan
+) -> Predicted | None:
+    if known is None:
+        return None
+    asked = PolicyAsked(options.batch_size, options.batches, name=options.policy)
+    return predict(plan, known.profile, hardware, known.rates, workload(options), asked)
 
 
-def _is_too_large(source: ModelSource, config: PretrainedConfig, hardware: Hardware) -> bool:
+def _is_too_large(
+    options: EngineOptions, source: ModelSource, config: PretrainedConfig, hardware: Hardware
+) -> bool:
     """Whether the weights alone would fill the device, seen before any of them is read."""
+    if options.known is not None:
+        asked = PolicyAsked(options.batch_size, options.batches)
+        work, context = workload(options), options.context
+        return plan_whole(options.known.profile, hardware, work, asked, context) is None
     size = checkpoint_bytes(source)
     if size is None:
         return False
@@ -126,8 +151,7 @@ def _is_too_large(source: ModelSource, config: PretrainedConfig, hardware: Hardw
     stored = getattr(config.get_text_config(decoder=True), "dtype", None)
     if isinstance(stored, torch.dtype):
         size = size * compute_dtype(source.dtype, config, device).itemsize // stored.itemsize
-    beside = 0 if device.type == "cuda" else psutil.Process().memory_info().rss
-    return size + beside > LARGEST_SHARE * hardware.device_memory.bytes
+    return size + held_beside(options, 0, device) > LARGEST_SHARE * hardware.device_memory.bytes
 
 
 def _prepack(cut: CutModel, plan: Plan) -> None:

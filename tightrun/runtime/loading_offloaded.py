@@ -9,26 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 import torch
 from transformers import PretrainedConfig
 
 from tightrun.policies.forms import Form, Recipe, choose_form, recipe_of
 from tightrun.policies.hardware import Hardware, Rates
-from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
+from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import Plan
+from tightrun.policies.planner import JobPlan, plan_streamed
+from tightrun.policies.profile import Known
 from tightrun.policies.shape import ModelShape
-from tightrun.runtime.allocator import give_back_freed_memory, keep_freed_memory
+from tightrun.runtime.allocator import keep_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype
 from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.device import Device
-from tightrun.runtime.device_rates import rates_of_device
-from tightrun.runtime.disk_probe import reads_of_disk
+from tightrun.runtime.engine_known import find_streamed, told
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import paged_attention
 from tightrun.runtime.inspection_streamed import learn_streamed, prove_streamed
 from tightrun.runtime.kernel_choice import choose_kernel, is_token_major
 from tightrun.runtime.layer_probe import layer_factor
+from tightrun.runtime.learning import beside_bytes
 from tightrun.runtime.link_rates import links_running
 from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
@@ -41,7 +42,7 @@ from tightrun.runtime.projection import Projection
 from tightrun.runtime.projection_trial import find_projection
 from tightrun.runtime.rope_sides import RopeSides
 from tightrun.runtime.skeleton import Skeleton, open_skeleton
-from tightrun.runtime.slab import Slab, Tier
+from tightrun.runtime.slab import Slab
 from tightrun.runtime.tokenizer import end_tokens
 from tightrun.runtime.weights import ResidentWeights, StreamedWeights, Weights
 
@@ -76,8 +77,12 @@ def load_offloaded(
     try:
         loaded = _Layers(options, accelerator, skeleton, dtype, notify)
         cut, shape, sides, attention = loaded.learn()
-        rates = loaded.probe(shape)
-        plan = shaken.plan(loaded.plan(shape, hardware, rates))
+        known = told(options, shape, notify, packed=False) or find_streamed(
+            options, skeleton, cut, shape, dtype, accelerator, notify
+        )
+        rates = known.rates
+        planned = loaded.plan(known, hardware)
+        plan = shaken.plan(planned.plan)
         if device.type == "cpu":
             # No more than a pass takes anyway: what malloc keeps is in no ledger.
             keep_freed_memory(plan.arenas["workspace"])
@@ -92,11 +97,13 @@ def load_offloaded(
             loaded.fuse(kernel)
         form, projection, plan = loaded.choose_form(cut, shape, rates, plan)
         cut.answer_attention(paged_attention(kernel))
-        with loaded.bound(0), links_running(accelerator):
-            factor = layer_factor(
-                cut, shape, rates, plan.block_tokens, dtype, accelerator,
-                token_major=is_token_major(kernel),
-            )  # fmt: skip
+        factor = 1.0
+        if rates.work is None:
+            with loaded.bound(0), links_running(accelerator):
+                factor = layer_factor(
+                    cut, shape, rates, plan.block_tokens, dtype, accelerator,
+                    token_major=is_token_major(kernel),
+                )  # fmt: skip
         for note in skeleton.notes:
             notify(note)
         return LoadedModel(
@@ -118,6 +125,8 @@ def load_offloaded(
             projection=projection,
             form=form,
             compute_factor=factor,
+            predicted=planned.predicted,
+            known=known,
             skeleton=skeleton,
             spilled=loaded.folder,
         )
@@ -166,25 +175,13 @@ class _Layers:
             self._skeleton.layout(layer).bindings(nothing).bind()
         return learnt
 
-    def probe(self, shape: ModelShape) -> Rates:
-        """What the device and its links can do, where the job's machine does not say it."""
-        skeleton = self._skeleton
-        with reads_of_disk(skeleton.read_from(), self.spill, self._notify) as disk_moves:
-            return rates_of_device(
-                shape, self._dtype, self._device, self._options.machine, disk_moves, packed=False
-            )
-
-    def plan(self, shape: ModelShape, hardware: Hardware, rates: Rates) -> Plan:
+    def plan(self, known: Known, hardware: Hardware) -> JobPlan:
         """Raises DoesNotFitError."""
-        skeleton, options = self._skeleton, self._options
-        tier: Tier = "disk" if self._device.kind == "cpu" else "host"
-        sizes = tuple(skeleton.slab_bytes(i, tier) for i in range(len(skeleton.layers)))
-        beside = 0
-        if options.machine is None or options.machine.cpu_memory is None:
-            give_back_freed_memory()
-            beside = psutil.Process().memory_info().rss
-            if self._device.torch.type == "cpu":
-                beside -= skeleton.outer_bytes
+        options = self._options
+        # No less than a plan before the run has reckoned with, so that the run keeps to that.
+        outer = self._skeleton.outer_bytes if self._device.torch.type == "cpu" else 0
+        own = max(0, beside_bytes(options) - outer)
+        beside = max(own, known.profile.beside_bytes)
         asked = PolicyAsked(
             options.batch_size,
             options.batches,
@@ -193,27 +190,14 @@ class _Layers:
             options.policy,
             disk=options.disk != 0,
         )
-
-        def planned(sizes: tuple[int, ...]) -> Plan:
-            return plan_offloaded(
-                shape,
-                WeightSizes(sizes, skeleton.outer_bytes),
-                hardware.device_memory,
-                hardware.host_memory,
-                rates,
-                self._device.kind,
-                workload(options),
-                asked,
-                options.context,
-                host_beside=max(0, beside),
-            )
-
-        plan = planned(sizes)
-        if plan.disk_layers and tier == "host":
-            # Read straight from their files, layers may take some pages more.
-            layers = range(len(sizes))
-            plan = planned(tuple(max(sizes[i], skeleton.slab_bytes(i, "disk")) for i in layers))
-        return plan
+        return plan_streamed(
+            replace(known.profile, beside_bytes=beside),
+            hardware,
+            known.rates,
+            workload(options),
+            asked,
+            options.context,
+        )
 
     def bring(self, plan: Plan) -> tuple[Weights, WeightTraffic]:
         """Read resident layers into device memory, others into host memory, or find them on the

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 # A window of runs is at least so long: copies beside the work come in pieces of some milliseconds.
-WINDOW_S = 0.04
+WINDOW_S = 0.016
 WINDOWS = 3
 # Work that takes longer is timed by a single run.
 SLOW_S = 0.2

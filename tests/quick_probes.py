@@ -1,0 +1,25 @@
+"""Probes that take no time: for tests of what is computed, not of how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tightrun.runtime import host_probe, link_rates, rates, stopwatch, work_probe
+
+
+@contextmanager
+def quick_probes() -> Iterator[None]:
+    """As few runs, rows and bytes as a probe can do with, as long as this lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stopwatch, "WINDOW_S", 0.0)
+        patch.setattr(stopwatch, "WINDOWS", 1)
+        patch.setattr(rates, "SECONDS_PER_POINT", 0.0)
+        patch.setattr(rates, "MEMORY_BYTES", 2**22)
+        patch.setattr(host_probe, "PASSES", host_probe.COLD + 1)
+        patch.setattr(link_rates, "PROBE_BYTES", 2**20)
+        patch.setattr(work_probe, "ROWS", (1, 64))
+        patch.setattr(work_probe, "LOGIT_ROWS", (1, 64))
+        yield
