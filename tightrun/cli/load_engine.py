@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,22 @@ def load_engine(
     """
     # torch reads it at its first allocation: huge pages where the system offers them.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from tightrun.cli.known import keep, kept, known_path
     from tightrun.runtime.engine import Engine as RealEngine
 
+    path = known_path(job)
+    known = kept(path, notify)
+    options = replace(engine_options(job, scan, rows, workload), known=known)
     try:
-        return RealEngine.load(engine_options(job, scan, rows, workload), notify)
+        engine = RealEngine.load(options, notify)
     except DoesNotFitError:
         raise
     except ValueError as error:
         raise RefusedError(str(error)) from error
+    found = engine.known()
+    if found is not None and found != known:
+        keep(path, found, notify)
+    return engine
 
 
 def engine_options(
