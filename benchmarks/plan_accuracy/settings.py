@@ -19,9 +19,9 @@ from benchmarks.workloads import Workload
 Aim = Literal["compute", "link", "disk", "memory"]
 Range = tuple[float, float]
 
-# What two cores do in float32, to size the jobs with: FLOP/s of layers, bytes/s of contexts and of
-# a disk.
-NOMINAL_FLOPS, NOMINAL_CONTEXT, NOMINAL_DISK = 100e9, 15e9, 2e9
+# What two cores do in float32, to size the jobs with: FLOP/s of wide and of decoding passes,
+# bytes/s of contexts and of a disk.
+NOMINAL_PREFILL, NOMINAL_DECODE, NOMINAL_CONTEXT, NOMINAL_DISK = 80e9, 40e9, 8e9, 1e9
 # Copying threads take from computing what they copy: both links together stay below 1 GB/s.
 SLOWEST_LINK, FASTEST_LINK, FASTEST_OUT = 20e6, 700e6, 250e6
 SECONDS, CHOICE_SECONDS, QUICK_SECONDS = 10.0, 4.0, 1.0
@@ -85,18 +85,18 @@ SLOTS = (
     Slot("wide, static", "compute", "wide", "static", weights=(0.75, 0.9)),
     Slot("experts, all resident", "compute", "experts", alike=False, waves=(2.0, 3.0)),
     Slot("deep and narrow, all resident", "compute", "deep", alike=False, waves=(2.0, 3.0)),
-    Slot("grouped queries, slow link", "link", "grouped", weights=(0.0, 0.4), busy=(1.8, 3.0)),
+    Slot("grouped queries, slow link", "link", "grouped", weights=(0.0, 0.2), busy=(3.0, 4.0)),
     Slot("grouped queries, contexts in host memory", "link", "grouped",
          prompts=(96, 160), kv=(0.1, 0.3), busy=(1.8, 2.6)),
-    Slot("wide, sync", "link", "wide", "sync", weights=(0.0, 0.3), busy=(0.8, 1.2)),
+    Slot("wide, sync", "link", "wide", "sync", weights=(0.0, 0.2), busy=(2.0, 3.0)),
     Slot("many heads, static, contexts in host memory", "link", "many", "static",
-         prompts=(32, 64), weights=(0.4, 0.7), kv=(0.3, 0.5), busy=(1.8, 2.6), alike=False),
+         prompts=(32, 64), weights=(0.0, 0.2), kv=(0.5, 0.7), busy=(3.0, 4.0), alike=False),
     Slot("grouped queries, slow disk", "disk", "grouped",
-         weights=(0.2, 0.4), busy=(1.8, 2.6), tier="disk"),
+         weights=(0.0, 0.2), busy=(3.0, 4.0), tier="disk"),
     Slot("experts, slow disk", "disk", "experts",
-         weights=(0.1, 0.3), busy=(1.8, 2.6), tier="disk", alike=False, waves=(1.0, 1.5)),
+         weights=(0.0, 0.2), busy=(3.0, 4.0), tier="disk", alike=False),
     Slot("wide, the processor's own disk", "disk", "wide",
-         weights=(0.1, 0.3), busy=(1.5, 2.0), tier="cpu"),
+         weights=(0.1, 0.3), busy=(2.5, 3.5), tier="cpu"),
     Slot("long contexts, all resident", "memory", "contexts",
          prompts=(512, 768), outputs=(128, 192)),
     Slot("long contexts, static, half the weights", "memory", "contexts", "static",
@@ -135,7 +135,7 @@ def draw_setting(slot: Slot, random: Random, job_s: float) -> Setting:
 def token_seconds(shape: Shape, context: float) -> float:
     """Nominal seconds of one token of a decode pass in which nothing is waited for."""
     read = shape.kv_bytes_per_token * context
-    return shape.flops_per_token / NOMINAL_FLOPS + read / NOMINAL_CONTEXT
+    return shape.flops_per_token / NOMINAL_DECODE + read / NOMINAL_CONTEXT
 
 
 def places(
@@ -147,7 +147,7 @@ def places(
         compute_s = streamed / NOMINAL_DISK / busy
         return max(1, round(compute_s / token_seconds(shape, prompt + output / 2)))
     decode_s = token_seconds(shape, prompt + output / 2) * max(1.0, busy)
-    prefill_s = token_seconds(shape, 0.0) * prompt
+    prefill_s = shape.flops_per_token / NOMINAL_PREFILL * prompt
     return max(4, min(MOST_TOGETHER, round(wave_s / (prefill_s + output * decode_s))))
 
 
