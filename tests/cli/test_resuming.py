@@ -189,6 +189,18 @@ def test_another_job_stops_with_the_difference(job: dict[str, Any]) -> None:
         run({**job, "sampling": {"temperature": 0.5}})
 
 
+def test_a_changed_job_keeps_what_it_still_has_when_it_is_forced(job: dict[str, Any]) -> None:
+    stopped_at(job, 129)
+    fewer = job_of(Path.cwd(), prompts(ROWS)[100:], output=job["output"])
+    engine, view = FakeEngine(), Listener()
+    summary = run(fewer, engine, view=view, options=RunOptions(resume="force"))
+    assert view.facts[0] == "resuming: 30 of 150 rows done"
+    assert "100 finished rows are left out: this job has none of their ids" in view.notes
+    assert rows_seen(engine) == list(range(30, 150))
+    assert (summary.done, summary.exit_code) == (150, ExitCode.FINISHED)
+    assert texts(Path("out")) == [f"SAY {number}" for number in range(100, ROWS)]
+
+
 def test_a_damaged_shard_is_noted_and_its_rows_run_again(job: dict[str, Any]) -> None:
     run(job)
     path = Path("out/data/train-00001.parquet")

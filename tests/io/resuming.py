@@ -18,7 +18,7 @@ from tightrun.core import Completion
 from tightrun.io.durable import Disk
 from tightrun.io.earlier_run import claim
 from tightrun.io.input_types import Scan
-from tightrun.io.output_place import OutputPlace
+from tightrun.io.output_place import OutputPlace, Resume
 from tightrun.io.outputs import OutputWriter, RunInfo
 
 ROWS = 35
@@ -41,13 +41,14 @@ class Run:
         disk: Disk | None = None,
         scan: Scan | None = None,
         number: int = 1,
+        resume: Resume = "auto",
         **sections: Any,
     ) -> None:
         sections["output"] = {"shard_rows": SHARD_ROWS, **sections.get("output", {})}
         self.job = made_job(out, **sections)
         self.scan = scan or made_scan(ROWS)
         place = OutputPlace.of(out)
-        claim(place, "auto", disk)
+        claim(place, resume, disk)
         self.writer = OutputWriter(
             self.job,
             self.scan,
@@ -55,6 +56,7 @@ class Run:
             n=1,
             rows=limit,
             place=place,
+            resume=resume,
             disk=disk,
         )
         self.asked: list[int] = []

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.io.faulty_disk import PowerCut
 from tests.io.finished_rows import made_scan
-from tests.io.lossy_disk import LossyDisk, PowerCut
+from tests.io.lossy_disk import LossyDisk
 from tests.io.resuming import Run, rows_in
 from tightrun.core import Written
 from tightrun.io.outputs import WriteError

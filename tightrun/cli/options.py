@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class ResumeChoice(StrEnum):
-    """What to do with what lies at the output: judge it, or move it aside."""
+    """What to do with what lies at the output: go on, move it aside, or go on with what fits."""
 
     AUTO = "auto"
     NEW = "new"
+    FORCE = "force"
 
 
 class IfLockedChoice(StrEnum):
@@ -76,7 +77,10 @@ HardwareFile = Annotated[
 Resume = Annotated[
     ResumeChoice,
     typer.Option(
-        "--resume", help="new: move what lies at the output aside to OUT.<time> and start afresh."
+        "--resume",
+        help="auto: go on where an earlier run of the job left off; new: move what lies at the "
+        "output aside to OUT.<time> and start afresh; force: go on though the job was changed, "
+        "and keep the finished rows whose ids it still has.",
     ),
 ]
 AllowFailures = Annotated[

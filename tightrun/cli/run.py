@@ -196,6 +196,7 @@ class _Run:
             n=self._job.sampling.n,
             rows=self._options.limit,
             place=self._place,
+            resume=self._options.resume,
         )
         self._writer = writer
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tightrun.io.durable import Disk
 from tightrun.io.fingerprint import differences
+from tightrun.io.forcing import complete_take_over
 from tightrun.io.frames import ABOUT, FrameFile
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
@@ -30,6 +31,7 @@ def claim(
         return _move_aside(place, disk)
     for leftover in _temporary_files(place):
         disk.remove(leftover)
+    complete_take_over(place, disk)
     return []
 
 
@@ -63,22 +65,26 @@ def earlier_run(place: OutputPlace) -> Manifest | None:
         raise OutputError(f"output.path: {error}; {_remedy(place)}") from error
 
 
-def refuse_another_job(place: OutputPlace, earlier: Manifest | None, now: Manifest) -> None:
+def refuse_another_job(place: OutputPlace, earlier: Manifest, now: Manifest) -> None:
     """Raises OutputError, with what differs, if finished rows of another job lie at `place`."""
-    if earlier is None:
-        return
-    changed = [
-        *differences(earlier.fingerprint_parts, now.fingerprint_parts),
-        *differences(earlier.layout, now.layout),
-    ]
-    if changed and _has_rows(place):
+    changed = what_differs(earlier, now)
+    if changed and has_rows(place):
         raise OutputError(
             f"output.path: {place.target} holds the output of another job "
-            f"({'; '.join(changed)}); {_remedy(place)}"
+            f"({'; '.join(changed)}); {_remedy(place)}, or --resume force, which keeps the "
+            "finished rows whose ids this job has too"
         )
 
 
-def _has_rows(place: OutputPlace) -> bool:
+def what_differs(earlier: Manifest, now: Manifest) -> list[str]:
+    """A line for each value that makes the rows others, or lets them lie otherwise."""
+    return [
+        *differences(earlier.fingerprint_parts, now.fingerprint_parts),
+        *differences(earlier.layout, now.layout),
+    ]
+
+
+def has_rows(place: OutputPlace) -> bool:
     """Whether anything was finished; a run that died before its first row is no loss."""
     journals = (*place.journal.glob("rows-*"), *place.journal.glob("tokens-*"))
     return any(place.seals.glob("train-*")) or any(

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import orjson
 
-from tightrun.io.durable import Disk
+from tightrun.io.durable import Disk, DiskFile
 from tightrun.io.frames import ABOUT, MAGIC, FrameFile, pack_frame, unpack_frame
 from tightrun.io.row_record import (
     FINISHED_ROW,
@@ -112,8 +112,7 @@ class RowJournal:
         self._file = disk.append(path)
         self._dirty = True
         if not self._file.size:
-            self._file.write(MAGIC)
-            self._file.write(pack_frame(ABOUT, orjson.dumps(_about(rows, fingerprint))))
+            begin_journal(self._file, rows, fingerprint)
 
     def done(self, rows: range) -> int:
         """How many of these rows have finished."""
@@ -180,6 +179,12 @@ class RowJournal:
 
     def _places(self, rows: range) -> slice:
         return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
+
+
+def begin_journal(file: DiskFile, rows: range, fingerprint: str) -> None:
+    """Writes how the journal of a shard begins."""
+    file.write(MAGIC)
+    file.write(pack_frame(ABOUT, orjson.dumps(_about(rows, fingerprint))))
 
 
 def _about(rows: range, fingerprint: str) -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Resume = Literal["auto", "new"]
+Resume = Literal["auto", "new", "force"]
 
 
 class OutputError(ValueError):
@@ -86,6 +86,11 @@ class OutputPlace:
     def damaged(self) -> Path:
         """Folder for shards that are no longer what they were; their rows are run again."""
         return self.bookkeeping / "damaged"
+
+    @property
+    def aside(self) -> Path:
+        """Folder of journals that are to take the place of all that is there."""
+        return self.bookkeeping / "journal.aside"
 
     def row_journal(self, shard: int) -> Path:
         """The finished rows of a shard that is not yet written."""

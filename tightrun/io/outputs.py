@@ -23,8 +23,15 @@ from tightrun.core import Completion, Request, Written
 from tightrun.io.dataset_card import write_card
 from tightrun.io.durable import Disk
 from tightrun.io.earlier_rows import EarlierRows, Layout, find_earlier_rows
-from tightrun.io.earlier_run import claim, earlier_run, refuse_another_job
+from tightrun.io.earlier_run import (
+    claim,
+    earlier_run,
+    has_rows,
+    refuse_another_job,
+    what_differs,
+)
 from tightrun.io.events import EventLog
+from tightrun.io.forcing import take_over
 from tightrun.io.input_types import InputChunk, Scan
 from tightrun.io.manifest import Manifest, RunInfo, State, new_manifest, utc_now
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
@@ -67,7 +74,8 @@ class OutputWriter:
 
     `scan` is that of the job's input, `rows` how many of its rows this run takes (default all),
     `n` the samples per row. `place` is a claimed OutputPlace; without it, the job's is claimed.
-    Raises OutputError if the output of another job lies there.
+    Raises OutputError if the output of another job lies there; with `resume` "force", its finished
+    rows are taken over where this job has their ids.
 
     `admit` and `put` may be called from different threads; each row is admitted before it is put.
     After an error of the disk, every call raises WriteError, and the window lets no row in.
@@ -82,6 +90,7 @@ class OutputWriter:
         n: int,
         rows: int | None = None,
         place: OutputPlace | None = None,
+        resume: Resume = "auto",
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
@@ -97,10 +106,15 @@ class OutputWriter:
         self._unfinished: Unfinished = lambda _known: []
         earlier = earlier_run(place)
         self._manifest = new_manifest(job, scan, run_info, self.rows, self._form.columns, earlier)
-        refuse_another_job(place, earlier, self._manifest)
         shard_rows = job.output.shard_rows
         self._layout = Layout(self.fingerprint, shard_rows, self.rows, scan.rows)
+        left_out = self._take_over(earlier, scan) if earlier and resume == "force" else 0
+        if earlier is not None and resume != "force":
+            refuse_another_job(place, earlier, self._manifest)
         self.earlier = find_earlier_rows(place, self._layout, self._form, self._disk)
+        if left_out:
+            text = f"{left_out:,} finished rows are left out: this job has none of their ids"
+            self.earlier.complaints.append(text)
         self.rows_done = self.earlier.done
         self.error_counts = Counter(self.earlier.errors)
         self.window = Window(shard_rows)
@@ -204,6 +218,14 @@ class OutputWriter:
                 shard.sync()
         with suppress(OSError):
             self._tokens.sync()
+
+    def _take_over(self, earlier: Manifest, scan: Scan) -> int:
+        """Makes another job's finished rows this one's; returns how many it has not."""
+        if not what_differs(earlier, self._manifest) or not has_rows(self.place):
+            return 0
+        hashes, suffix = scan.id_hashes, self._form.suffix
+        args = (self.place, earlier, self._manifest, self._layout, hashes, suffix, self._disk)
+        return take_over(*args).left_out
 
     def _start(self) -> None:
         place = self.place
