@@ -36,9 +36,9 @@ def test_the_exit_code_is_the_run_s(tmp_path: Path, code: int) -> None:
     assert len(calls) == 1
 
 
-def test_a_requeued_job_moves_its_first_life_aside(tmp_path: Path) -> None:
+def test_a_requeued_job_goes_on_from_its_first_life(tmp_path: Path) -> None:
     _, calls = run_script(tmp_path, "exit 0", "job.yaml", restarts=1)
-    assert calls == ["srun tightrun job.yaml --resume new"]
+    assert calls == ["srun tightrun job.yaml"]
 
 
 def test_without_arguments_the_sample_job_is_run(tmp_path: Path) -> None:
