@@ -41,6 +41,8 @@ def logits_of(
 
     def note(sampler: Sampler, logits: torch.Tensor, sequences: list[Sequence]) -> Chosen:
         for row, sequence in zip(logits, sequences, strict=True):
+            if sequence.request.id == "probe":
+                continue
             noted[sequence.request.row_index, len(sequence.tokens)] = row.clone()
         return choose(sampler, logits, sequences)
 

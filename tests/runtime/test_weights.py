@@ -126,7 +126,7 @@ def test_the_device_holds_the_slots_and_nothing_else() -> None:
     fake = device(memory_bytes=2 * 20 * KIB)
     loop = streaming(fake, slabs, stages=4, slots=2)
     loop.sliced(batches=2)
-    assert fake.memory.arenas == {"slots": 40 * KIB}
+    assert {k: v for k, v in fake.memory.arenas.items() if v} == {"slots": 40 * KIB}
     assert fake.host_memory.arenas == {}
 
 
@@ -195,7 +195,7 @@ def test_on_a_cpu_slabs_on_disk_are_read_straight_into_the_slot(tmp_path: Path) 
     loop.sliced(batches=2)
     lanes = {span.lane for span in fake.spans() if span.name.startswith("weights")}
     assert lanes == {"disk"}
-    assert fake.memory.arenas == {"slots": 2 * 16 * KIB}
+    assert {k: v for k, v in fake.memory.arenas.items() if v} == {"slots": 2 * 16 * KIB}
     assert loop.weights.disk_bytes == loop.weights.bytes_sent
 
 
