@@ -52,7 +52,7 @@ class ContextSplit:
         # All of a prompt is decided when its first chunk is computed.
         budget = recomputed + ratio * sum(s.sequence.uncomputed for s in offloaded)
         if self._form == "tokens":
-            self._share_tokens(offloaded, budget)
+            self._share_tokens(offloaded, budget, sum(s.tokens for s in segments), len(segments))
         elif self._form == "activations":
             self._share_states(offloaded, budget)
         row = sum(s.tokens for s in segments)
@@ -90,16 +90,35 @@ class ContextSplit:
         size = self._cache.block_tokens
         return max(0, min(tokens, sequence.kept.stored_from * size) - sequence.shared * size)
 
-    def _share_tokens(self, segments: list[Segment], budget: float) -> None:
-        """The first sequences as tokens, the rest as keys and values."""
+    def _share_tokens(
+        self, segments: list[Segment], budget: float, rows: int, sequences: int
+    ) -> None:
+        """The first sequences as tokens, the rest as keys and values.
+
+        What is kept as tokens is replayed beside the rows of this pass as far as it is computed,
+        and beside a row of each sequence from the next one on: a batch has room for either.
+        """
         size = self._cache.block_tokens
         if self._held:
             budget = min(budget, self._most_rows - sum(s.tokens for s in segments))
-        for segment in segments:
+        present = [self._recomputed(s.sequence, s.sequence.computed) for s in segments]
+        most = self._most_rows or EVERYTHING
+        room = max(0, most - rows - sum(present))
+        later = max(0, most - sequences)
+        for segment, now in zip(segments, present, strict=True):
             sequence = segment.sequence
-            length = len(sequence.tokens) - sequence.shared * size
-            end = sequence.shared + _blocks(budget, length, size)
-            budget -= length if end >= EVERYTHING else (end - sequence.shared) * size
+            shared = sequence.shared
+            length = len(sequence.tokens) - shared * size
+            computed = sequence.computed - shared * size
+            end = shared + _blocks(budget, length, size)
+            if min(length, (end - shared) * size) > later:
+                end = shared + later // size
+            if min(computed, (end - shared) * size) > now + room:
+                end = shared + (now + room) // size
+            kept = min(length, (end - shared) * size)
+            budget -= length if end >= EVERYTHING else (end - shared) * size
+            later = max(0, later - kept)
+            room -= max(0, min(computed, kept) - now)
             self._keep(sequence, Kept(end, end))
 
     def _share_states(self, segments: list[Segment], budget: float) -> None:
