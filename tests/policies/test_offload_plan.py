@@ -27,7 +27,7 @@ from tests.policies.machines import (
 )
 from tightrun.policies.hardware import Budget, Rates
 from tightrun.policies.offload_memory import BUFFERS
-from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, even_residents, plan_offloaded
+from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
 from tightrun.policies.plan import (
     LEAST_CONTEXT,
     DoesNotFitError,
@@ -383,19 +383,6 @@ def test_a_context_that_is_cut_is_told() -> None:
 def test_a_longest_sequence_that_is_known_finds_room() -> None:
     got = plan(LLAMA_3_70B, 24 * GIB, workload=Workload(rows=100, longest_sequence=30_000))
     assert got.context == LLAMA_3_70B.context or got.context >= 30_000
-
-
-@pytest.mark.parametrize(("layers", "streamed"), [(61, 61), (61, 30), (61, 3), (7, 5), (4, 0)])
-def test_resident_layers_lie_evenly_between_streamed_ones(layers: int, streamed: int) -> None:
-    resident = even_residents(layers, streamed)
-    assert len(resident) == layers - streamed
-    moving = [i for i in range(layers) if i not in set(resident)]
-    gaps = (
-        [b - a for a, b in zip(moving, [*moving[1:], layers + moving[0]], strict=True)]
-        if moving
-        else []
-    )
-    assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 def test_unequal_layers_are_summed_as_they_are() -> None:
