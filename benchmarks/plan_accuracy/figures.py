@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.disturbance import MOST
+from tightrun.policies.profile import MOST_OTHERS
 from tightrun.core import StepRecord
 
 # What a lane of the device is called where people ask what binds.
@@ -38,7 +38,7 @@ def setting_figures(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "median_error": median(errors),
         "worst_error": max(errors),
         "failed": len(found) - len(ran),
-        "disturbed": sum(shown["others_share"] > MOST for shown in ran),
+        "disturbed": sum(shown["others_share"] > MOST_OTHERS for shown in ran),
         "span": max(speeds) / min(speeds),
         "bindings": dict(Counter(shown["binding"]["measured"] for shown in ran)),
         "bindings_planned_right": sum(

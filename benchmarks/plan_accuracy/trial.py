@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.disturbance import Disturbance
+from tightrun.runtime.disturbance import Disturbance
 from benchmarks.engine_runs import OpenJob, job, write_rows
 from benchmarks.jobs import SPECIAL_TOKENS
 from benchmarks.plan_accuracy.figures import RESOURCE, error, measured_binding

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.disturbance import taken_by_others
 from benchmarks.plan_accuracy.__main__ import figures
 from benchmarks.plan_accuracy.figures import error, gap, measured_binding, setting_figures
 from benchmarks.plan_accuracy.models import Shape
@@ -54,11 +53,6 @@ def test_errors_count_by_their_size_whichever_way_they_go() -> None:
 def test_settings_that_ran_beside_other_work_are_counted() -> None:
     found = setting_figures([shown(0.1), shown(0.2) | {"others_share": 0.3}])
     assert found["disturbed"] == 1
-
-
-def test_others_have_taken_what_was_busy_and_not_our_own() -> None:
-    assert taken_by_others(all_s=15.0, own_s=12.0, passed_s=10.0, cores=2) == pytest.approx(0.15)
-    assert taken_by_others(all_s=11.9, own_s=12.0, passed_s=10.0, cores=2) == 0.0
 
 
 def test_a_setting_without_a_figure_is_counted_and_not_left_out_in_silence() -> None:

@@ -71,7 +71,8 @@ def plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Planner:
     monkeypatch.setattr(
-        "tightrun.cli.plan.known_for", lambda _job, _notify: Known(PROFILE, DESKTOP)
+        "tightrun.cli.plan.known_for",
+        lambda _job, _notify, given=None: Known(PROFILE, given or DESKTOP),
     )
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "TRANSFORMERS_VERBOSITY"):
         monkeypatch.setenv(name, "1")

@@ -15,7 +15,8 @@ import yaml
 
 from tests.cli.tokenizers_on_disk import save_tokenizer
 from tests.policies.machines import DESKTOP, GIB, LLAMA_3_70B, sizes
-from tightrun.cli.known import keep, known_path
+from tightrun.cli.known import KnownHere
+from tightrun.cli.known_files import keep
 from tightrun.io.job import load_job
 from tightrun.policies.forms import recipe_of
 from tightrun.policies.profile import Known, ModelProfile
@@ -88,7 +89,8 @@ def test_200_000_prompts_for_a_70b_model_are_planned_without_torch_in_little_mem
         "LlamaForCausalLM", "bfloat16", shape, weights, weights.layers, recipe_of(shape), GIB
     )
     notes: list[str] = []
-    keep(known_path(load_job(tmp_path / "job.yaml")), Known(profile, DESKTOP), notes.append)
+    here = KnownHere(load_job(tmp_path / "job.yaml"), notes.append)
+    keep(here.streamed, Known(profile, DESKTOP), notes.append)
     run = subprocess.run(
         [sys.executable, "-c", PROCESS], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

@@ -17,7 +17,13 @@ from tightrun.cli.engine_seam import RefusedError
 from tightrun.cli.load_engine import cache_folder, torch_device
 from tightrun.cli.machine_rates import described_rates
 from tightrun.io.job import Job, Machine
-from tightrun.policies.known_json import VERSION, profile_from_json, rates_from_json
+from tightrun.policies.hardware import Rates
+from tightrun.policies.known_json import (
+    VERSION,
+    measured_from_json,
+    profile_from_json,
+    rates_from_json,
+)
 from tightrun.policies.profile import Known
 
 NOTE = "note: "
@@ -25,13 +31,14 @@ REFUSED = 3
 LAST_LINES = 5
 
 
-def learn_model(job: Job, notify: Callable[[str], None]) -> Known:
-    """What a process without the model's weights finds out about it; takes seconds.
+def learn_model(job: Job, notify: Callable[[str], None], given: Rates | None = None) -> Known:
+    """What a process without the model's weights finds out about it; takes seconds. With rates that
+    are `given`, none are measured.
 
     Raises RefusedError for a model or device that cannot be used or is not described in full,
     RuntimeError if the process fails.
     """
-    code, answer, errors = _ask(_question(job), notify)
+    code, answer, errors = _ask(_question(job) | {"given": given is not None}, notify)
     if code == REFUSED:
         raise RefusedError(str(json.loads(answer)["refused"]))
     if code != 0:
@@ -42,7 +49,10 @@ def learn_model(job: Job, notify: Callable[[str], None]) -> Known:
     assert found["version"] == VERSION, "the process that learns is another version"
     profile = profile_from_json(found["profile"])
     if found["rates"] is not None:
-        return Known(profile, rates_from_json(found["rates"]))
+        rates, measured = rates_from_json(found["rates"]), measured_from_json(found["measured"])
+        return Known(profile, rates, measured)
+    if given is not None:
+        return Known(profile, given)
     assert isinstance(job.hardware, Machine)
     return Known(profile, described_rates(job.hardware))
 

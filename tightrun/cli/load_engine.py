@@ -33,11 +33,11 @@ def load_engine(
     """
     # torch reads it at its first allocation: huge pages where the system offers them.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from tightrun.cli.known import keep, kept, known_path
+    from tightrun.cli.known import KnownHere
     from tightrun.runtime.engine import Engine as RealEngine
 
-    path = known_path(job)
-    known = kept(path, notify)
+    here = KnownHere(job, notify)
+    known = here.begin_with()
     options = replace(engine_options(job, scan, rows, workload), known=known)
     try:
         engine = RealEngine.load(options, notify)
@@ -47,7 +47,7 @@ def load_engine(
         raise RefusedError(str(error)) from error
     found = engine.known()
     if found is not None and found != known:
-        keep(path, found, notify)
+        here.keep(found)
     return engine
 
 

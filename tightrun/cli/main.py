@@ -210,8 +210,28 @@ def _report(out: options.OutputArgument) -> None:
 
 
 @app.command("doctor")
-def _doctor(as_json: options.AsJson = False) -> None:
-    """Say what tightrun finds here: versions, devices, memory limits, kernels."""
+def _doctor(
+    job: Annotated[
+        Path | None,
+        typer.Argument(metavar="[JOB.yaml]", help="Measure this machine for the job's model."),
+    ] = None,
+    set_: options.Set = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure anew, whatever was measured before.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what tightrun finds here: versions, devices, memory limits, kernels; with a job file, how
+    fast this machine is at what its model asks of it."""
+    if job is not None:
+        from tightrun.cli.doctor_job import print_rates
+
+        print_rates(job, set_ or (), refresh=refresh, as_json=as_json)
+        return
+    if refresh or set_:
+        raise typer.BadParameter(
+            "only with a JOB.yaml", param_hint="--refresh" if refresh else "--set"
+        )
     from tightrun.cli.doctor import print_findings
 
     print_findings(as_json=as_json)

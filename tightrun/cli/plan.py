@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
@@ -14,11 +13,10 @@ import orjson
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.known import known_for
 from tightrun.cli.learnt import learnt_before, manifest_before
-from tightrun.cli.log_format import LogFormat
 from tightrun.cli.plan_json import planned_json
-from tightrun.cli.plan_text import Section, headline, planned_sections
+from tightrun.cli.plan_text import headline, planned_sections
 from tightrun.cli.planning import KnownFor, Notify, Planned, input_facts, plan_here, plan_there
-from tightrun.cli.views import fitting
+from tightrun.cli.sections import print_sections
 from tightrun.io.fingerprint import fingerprint_parts
 from tightrun.io.inputs import Scan, scan_inputs
 from tightrun.io.job import Job, Machine, load_job, load_machine
@@ -28,7 +26,6 @@ STDIN_NOTE = (
     "standard input was read to its end for this plan, and cannot be read again: pipe it in anew "
     "to run the job"
 )
-_LABEL = 11
 
 
 def print_plan(
@@ -45,7 +42,7 @@ def print_plan(
     """
     job = load_job(file, overrides=overrides)
     machine = None if machine_file is None else load_machine(machine_file)
-    planned = plan_of(job, limit, known_for, _say, machine=machine, stdin=sys.stdin.buffer)
+    planned = plan_of(job, limit, known_for, say, machine=machine, stdin=sys.stdin.buffer)
     return print_planned(planned, as_json=as_json)
 
 
@@ -81,22 +78,9 @@ def print_planned(planned: Planned, *, as_json: bool, out: TextIO | None = None)
     fits = planned.job_plan is not None
     if as_json:
         print(orjson.dumps(planned_json(planned)).decode(), file=out)
-    elif fitting(LogFormat.AUTO, out, os.environ) is LogFormat.RICH:
-        from tightrun.cli.plan_rich import print_sections
-
-        print_sections(headline(planned), planned_sections(planned), out, fits=fits)
     else:
-        print("\n".join([headline(planned), *plain_lines(planned_sections(planned))]), file=out)
+        print_sections(headline(planned), planned_sections(planned), out, good=fits)
     return ExitCode.FINISHED if fits else ExitCode.DOES_NOT_FIT
-
-
-def plain_lines(sections: Iterable[Section]) -> list[str]:
-    """Aligned ASCII lines for pipes and files."""
-    return [
-        f"{section.label if i == 0 else '':<{_LABEL}}{line}".rstrip().replace("±", "+-")
-        for section in sections
-        for i, line in enumerate(section.lines)
-    ]
 
 
 def _learnt_share(job: Job, scan: Scan) -> float | None:
@@ -105,5 +89,6 @@ def _learnt_share(job: Job, scan: Scan) -> float | None:
     return None if learnt is None else learnt.mean_share
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Says it on standard error, at once."""
     print(f"note: {text}", file=sys.stderr, flush=True)

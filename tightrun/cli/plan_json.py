@@ -20,8 +20,8 @@ def planned_json(planned: Planned) -> dict[str, Any]:
     else:
         values = {
             "feasible": False,
-            "hardware": _hardware(planned.hardware, planned.known.rates),
-            "model": _model(planned.known.profile),
+            "hardware": hardware_json(planned.hardware, planned.known.rates),
+            "model": model_json(planned.known.profile),
             "placement": None,
             "schedule": None,
             "memory": {"gpu": {}, "cpu": {}},
@@ -41,8 +41,8 @@ def job_plan_json(job_plan: JobPlan) -> dict[str, Any]:
     plan = job_plan.plan
     return {
         "feasible": True,
-        "hardware": _hardware(job_plan.hardware, job_plan.rates),
-        "model": _model(job_plan.profile),
+        "hardware": hardware_json(job_plan.hardware, job_plan.rates),
+        "model": model_json(job_plan.profile),
         "placement": _placement(plan, len(job_plan.profile.shape.layers)),
         "schedule": {
             "policy": job_plan.asked.name,
@@ -73,7 +73,8 @@ def input_json(facts: InputFacts) -> dict[str, Any]:
     }
 
 
-def _hardware(hardware: Hardware, rates: Rates) -> dict[str, Any]:
+def hardware_json(hardware: Hardware, rates: Rates) -> dict[str, Any]:
+    """What may be used of a machine, and how fast it is."""
     kind = hardware.device.split(":")[0]
     return {
         "device": hardware.device,
@@ -93,7 +94,8 @@ def _budget(budget: Budget) -> dict[str, Any]:
     return {"bytes": budget.bytes, "limit": budget.limit}
 
 
-def _model(profile: ModelProfile) -> dict[str, Any]:
+def model_json(profile: ModelProfile) -> dict[str, Any]:
+    """A model's sizes."""
     shape = profile.shape
     return {
         "name": profile.name,

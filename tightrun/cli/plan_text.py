@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from tightrun.cli import units
 from tightrun.cli.planning import InputFacts, Planned
+from tightrun.cli.sections import Section, aligned
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.plan import Plan, Predicted
 from tightrun.policies.planner import JobPlan
@@ -36,17 +36,10 @@ _ADVISED = 3
 _LEAST_SHARE = 0.005
 
 
-class Section(NamedTuple):
-    """Lines that belong together; a label of its own stands before the first."""
-
-    label: str
-    lines: list[str]
-
-
 def planned_sections(planned: Planned) -> Iterator[Section]:
     """Everything that `tightrun plan` says, top to bottom; no section is empty."""
     profile = planned.known.profile
-    yield Section("model", [_model(profile)])
+    yield Section("model", [model_line(profile)])
     yield Section("machine", list(_machine(planned.hardware, planned.known.rates)))
     yield Section("rows", list(rows_lines(planned.facts)))
     if planned.job_plan is None:
@@ -124,21 +117,13 @@ def memory_table(plan: Plan, hardware: Hardware) -> list[str]:
     return [*aligned(rows), *(f"{name}: {budget.limit}" for name, _, budget in memories)]
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-        for row in rows
-    ]
-
-
 def may_suit_vllm(job_plan: JobPlan) -> bool:
     """Whether all is on a GPU, where there is a vLLM for it."""
     return job_plan.hardware.device.startswith("cuda") and not job_plan.plan.offloads
 
 
-def _model(profile: ModelProfile) -> str:
+def model_line(profile: ModelProfile) -> str:
+    """What the model is, and how many bytes it takes."""
     shape = profile.shape
     return (
         f"{profile.name}, {units.parameters(shape.parameters)} in {profile.dtype}: "

@@ -21,7 +21,7 @@ from tightrun.cli.token_estimate import TokenEstimate, estimate_tokens
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job, Machine
 from tightrun.policies.advice import Advice, Setting, nearest_that_fit, what_would_help
-from tightrun.policies.hardware import Hardware
+from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.offload_choice import PolicyAsked
 from tightrun.policies.plan import DoesNotFitError, Workload
 from tightrun.policies.planner import JobPlan, plan_job
@@ -32,9 +32,10 @@ Notify = Callable[[str], None]
 
 
 class KnownFor(Protocol):
-    """What is known of a job's model on its machine; finds it out where nobody has yet."""
+    """What is known of a job's model on its machine; finds it out where nobody has yet. With rates
+    that are `given`, it is the model alone that is found out about."""
 
-    def __call__(self, job: Job, notify: Notify) -> Known: ...
+    def __call__(self, job: Job, notify: Notify, *, given: Rates | None = None) -> Known: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,13 @@ def plan_there(
     if machine.device == "emulated":
         return plan_here(job.model_copy(update={"hardware": machine}), facts, known_for, notify)
     hardware, rates = described(machine, job.limits)
-    profile = known_for(job.model_copy(update={"hardware": "auto"}), notify).profile
+    there = job.model_copy(update={"hardware": Machine(device=machine.device)})
+    known = known_for(there, notify, given=rates)
     asked = policy_asked(job, machine)
     knows_disk = machine.disk_read is not None
     planned = decide(
         facts,
-        Known(profile, rates),
+        known,
         hardware,
         replace(asked, disk=asked.disk and knows_disk),
         job.limits.context,

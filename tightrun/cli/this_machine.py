@@ -5,9 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
+
+from tightrun.runtime.mounts import mount_of, read_mounts
 from tightrun.runtime.nvidia import visible_gpus
 from tightrun.runtime.processors import usable_processors
 from tightrun.runtime.system import System
@@ -18,17 +21,26 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def fingerprint(system: System, cpuinfo: Path = CPUINFO) -> list[str]:
+def fingerprint(system: System, folder: Path, cpuinfo: Path = CPUINFO) -> list[str]:
     """Lines that stay the same from boot to boot, and change with processor, GPUs, driver, kernel,
-    the processors that may be used, and the versions of what computes."""
+    memory, the file system that `folder` lies on, the processors that may be used, and the
+    versions of what computes."""
+    mount = mount_of(PurePosixPath(folder), read_mounts(system.root))
     return [
         *processor(cpuinfo),
         f"processors {usable_processors(system.affinity(), system.root).count}",
         f"kernel {platform.release()}",
         f"gpus {gpus(system.environment, system.nvml())}",
         *(f"{name} {system.environment.get(name)}" for name in THREADS),
-        *(f"{name} {_version(name)}" for name in MEASURED_WITH),
+        f"memory {psutil.virtual_memory().total // 2**30} GiB",
+        f"disk {mount and (mount.kind, str(mount.point))}",
+        *versions(),
     ]
+
+
+def versions() -> list[str]:
+    """The versions of what reads a model and computes it."""
+    return [f"{name} {_version(name)}" for name in MEASURED_WITH]
 
 
 def processor(cpuinfo: Path = CPUINFO) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tightrun.policies.hardware import Rates
-from tightrun.policies.profile import Known, ModelProfile
+from tightrun.policies.profile import Known, Measured, ModelProfile
 
 # Raised whenever the numbers mean something else than before, or are found in another way.
-VERSION = 1
+VERSION = 2
 
 T = TypeVar("T")
 
@@ -36,6 +36,11 @@ def profile_from_json(value: object) -> ModelProfile:
 def rates_from_json(value: object) -> Rates:
     """Rates as they stand in `known_to_json`. Raises ValueError."""
     return _read(Rates, value, "rates")
+
+
+def measured_from_json(value: object) -> Measured:
+    """How rates were measured, as it stands in `known_to_json`. Raises ValueError."""
+    return _read(Measured, value, "measured")
 
 
 def _read(kind: type[T], value: object, where: str) -> T:

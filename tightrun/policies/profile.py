@@ -9,6 +9,9 @@ from tightrun.policies.hardware import Rates
 from tightrun.policies.offload_memory import WeightSizes
 from tightrun.policies.shape import ModelShape
 
+# Share of all processors; what the system and its services take anyway is less.
+MOST_OTHERS = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
@@ -30,8 +33,27 @@ class ModelProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """How rates were measured: when (ISO 8601, UTC), in how many seconds, and what share of all
+    processors other processes took meanwhile. `tries` counts the measurements of which this is the
+    least disturbed."""
+
+    at: str
+    seconds: float
+    others_share: float
+    tries: int = 1
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took so much that the rates may be those of a machine at other work."""
+        return self.others_share > MOST_OTHERS
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out about a model on this machine: no later run has to ask again."""
+    """What was found out about a model on this machine: no later run has to ask again. `measured`
+    is None for rates that are given."""
 
     profile: ModelProfile
     rates: Rates
+    measured: Measured | None = None

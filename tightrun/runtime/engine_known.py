@@ -56,9 +56,9 @@ def find_streamed(
     layers.let_go()
     beside = max(0, beside_bytes(options) - _outer_in_host(skeleton, device))
     timed = random_model(cut, layers, shape, dtype, device, options, _unsaid)
-    rates = measure(options, timed, device, skeleton.read_from(), notify)
+    rates, measured = measure(options, timed, device, skeleton.read_from(), notify)
     layers.let_go()
-    return Known(profile_of(skeleton, shape, recipe, dtype, beside), rates)
+    return Known(profile_of(skeleton, shape, recipe, dtype, beside), rates, measured)
 
 
 def _outer_in_host(skeleton: Skeleton, device: Device) -> int:
@@ -84,8 +84,9 @@ def find_resident(
         return None
     with skeleton:
         recipe = recipe_of_model(model.cut, model.shape, model.dtype, model.device, model.loaded)
-        rates = measure(options, model, device, skeleton.read_from(), notify)
-        return Known(profile_of(skeleton, model.shape, recipe, model.dtype, beside), rates)
+        rates, measured = measure(options, model, device, skeleton.read_from(), notify)
+        profile = profile_of(skeleton, model.shape, recipe, model.dtype, beside)
+        return Known(profile, rates, measured)
 
 
 @contextmanager

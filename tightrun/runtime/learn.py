@@ -29,9 +29,10 @@ REFUSED = 3
 def main() -> int:
     """Answer one question; the exit code is 0 or REFUSED.
 
-    The question is those fields of `EngineOptions` that matter, and `holding_bytes`: what the
-    process that is going to run the model holds before it loads one. The answer has `version`,
-    `profile` and `rates`, null for a device that is described and not here.
+    The question is those fields of `EngineOptions` that matter, `holding_bytes`: what the process
+    that is going to run the model holds before it loads one, and `given`: whether rates are given,
+    so that there is nothing to measure. The answer has `version`, `profile`, `rates` and
+    `measured`, both null for what is given, or for a device that is described and not here.
     """
     bare = psutil.Process().memory_info().rss
     # Whatever a library prints must not come between.
@@ -39,13 +40,12 @@ def main() -> int:
     os.dup2(2, 1)
     question = json.load(sys.stdin)
     holding = max(0, question.pop("holding_bytes") - bare)
+    given = question.pop("given")
     from tightrun.runtime.learning import LearningRefusedError, learn_model
 
     try:
-        learnt = learn_model(_options(question), holding, _notify)
-        rates = None if learnt.rates is None else asdict(learnt.rates)
-        answer = {"version": VERSION, "profile": asdict(learnt.profile), "rates": rates}
-        code = 0
+        learnt = learn_model(_options(question), holding, _notify, given=given)
+        answer, code = {"version": VERSION, **asdict(learnt)}, 0
     except LearningRefusedError as error:
         answer, code = {"refused": str(error)}, REFUSED
     with answers:

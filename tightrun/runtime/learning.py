@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +16,14 @@ import torch
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.plan import BLOCK_TOKENS
 from tightrun.policies.planner import weights_fit
-from tightrun.policies.profile import ModelProfile
+from tightrun.policies.profile import Measured, ModelProfile
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import give_back_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype, load_config
 from tightrun.runtime.device import Device
 from tightrun.runtime.device_rates import rates_of_model
 from tightrun.runtime.disk_probe import reads_of_disk
+from tightrun.runtime.disturbance import Disturbance
 from tightrun.runtime.hollow import HollowModel, RandomLayers, as_in_work
 from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.loaded_model import Notify
@@ -39,19 +42,24 @@ class LearningRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A profile, and the rates of the device; None if it is described and not here."""
+    """A profile, and the rates of the device with how they were measured; None if they are given,
+    as those of a device that is described and not here."""
 
     profile: ModelProfile
-    rates: Rates | None
+    rates: Rates | None = None
+    measured: Measured | None = None
 
 
-def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
+def learn_model(
+    options: EngineOptions, holding: int, notify: Notify, *, given: bool = False
+) -> Learnt:
     """What can be known before a run. `holding` are bytes that the process of the run holds beside
-    what this one does. Takes memory for one layer of the model, and for its head.
+    what this one does; of a machine whose rates are `given`, nothing is measured. Takes memory for
+    one layer of the model, and for its head.
 
     Raises LearningRefusedError.
     """
-    described = _is_described(options)
+    described = given or _is_described(options)
     try:
         device = torch.device("cpu") if described else torch_device_of(options)
         hardware = None if described else hardware_of(options, device)
@@ -59,7 +67,7 @@ def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
             options.model, options.revision, options.dtype, options.trust_remote_code
         )
         config = load_config(source)
-        kind = torch.device("cuda") if described else device
+        kind = torch.device("cuda") if described and options.device.startswith("cuda") else device
         dtype = compute_dtype(options.dtype, config, kind)
         model = HollowModel(source, config, dtype, device)
     except (ModelRefusedError, ValueError) as error:
@@ -72,7 +80,7 @@ def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
         beside += holding if beside else 0
         profile = profile_of(model.skeleton, model.shape, recipe, dtype, beside)
         if hardware is None:
-            return Learnt(profile, None)
+            return Learnt(profile)
         # A CPU that holds all weights lays them out beforehand.
         packed = can_prepack(device, dtype) and weights_fit(profile, hardware)
         if packed:
@@ -80,7 +88,7 @@ def learn_model(options: EngineOptions, holding: int, notify: Notify) -> Learnt:
             profile = replace(profile, beside_bytes=beside)
         notify("measuring what this machine can do")
         use_processors(hardware.cores)
-        return Learnt(profile, _rates(options, hardware, model, dtype, packed, notify))
+        return Learnt(profile, *_rates(options, hardware, model, dtype, packed, notify))
     finally:
         model.close()
 
@@ -100,12 +108,16 @@ def measure(
     accelerator: Device,
     stored: Sequence[Path],
     notify: Notify,
-) -> Rates:
-    """The rates of the device for the model; `stored` are the files its layers are read from."""
+) -> tuple[Rates, Measured]:
+    """The rates of the device for the model, and how they were measured; `stored` are the files its
+    layers are read from."""
+    at, began_s, others = datetime.now(UTC), time.perf_counter(), Disturbance()
     with TemporaryDirectory(prefix="tightrun-") as elsewhere:
         folder = options.spill or Path(elsewhere)
         with reads_of_disk(stored, folder, notify) as disk_moves:
-            return rates_of_model(model, accelerator, options.machine, disk_moves)
+            rates = rates_of_model(model, accelerator, options.machine, disk_moves)
+    seconds = time.perf_counter() - began_s
+    return rates, Measured(at.isoformat(timespec="seconds"), seconds, others.share())
 
 
 def random_model(
@@ -143,7 +155,7 @@ def _rates(
     dtype: torch.dtype,
     packed: bool,
     notify: Notify,
-) -> Rates:
+) -> tuple[Rates, Measured]:
     device = torch_device_of(options)
     accelerator = make_device(options, hardware, device, notify)
     try:

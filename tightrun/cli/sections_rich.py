@@ -1,4 +1,4 @@
-"""A plan on a terminal."""
+"""Lines under labels on a terminal."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tightrun.cli.plan_text import Section
+from tightrun.cli.sections import Section
 
 _WIDTH = 100
 
 
-def print_sections(headline: str, sections: Iterable[Section], out: TextIO, *, fits: bool) -> None:
+def print_grid(headline: str, sections: Iterable[Section], out: TextIO, *, good: bool) -> None:
     """Prints the headline and the sections, labels apart from what they say."""
     console = Console(file=out, highlight=False)
     console.width = min(console.width, _WIDTH)
+    console.print(Text(headline, style="bold green" if good else "bold red"))
+    console.print(Padding(grid_of(sections), (0, 0, 0, 2)))
+
+
+def grid_of(sections: Iterable[Section]) -> Table:
+    """The sections as two columns."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for section in sections:
         for i, line in enumerate(section.lines):
             grid.add_row(section.label if i == 0 else "", Text(line))
-    console.print(Text(headline, style="bold green" if fits else "bold red"))
-    console.print(Padding(grid, (0, 0, 0, 2)))
+    return grid

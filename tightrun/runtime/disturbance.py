@@ -7,8 +7,8 @@ import time
 
 import psutil
 
-# Of all processors; what the system and its services take anyway is less.
-MOST = 0.05
+# Long enough for the system's clock, which counts in hundredths of a second.
+LOOK_S = 0.25
 
 
 class Disturbance:
@@ -40,3 +40,10 @@ class Disturbance:
 def taken_by_others(all_s: float, own_s: float, passed_s: float, cores: int) -> float:
     """Of `cores` processors over so many seconds, the share that was busy and not by ourselves."""
     return max(0.0, all_s - own_s) / max(1e-9, passed_s * cores)
+
+
+def others_now() -> float:
+    """The share that others take at the moment; takes a quarter of a second."""
+    watch = Disturbance()
+    time.sleep(LOOK_S)
+    return watch.share()
