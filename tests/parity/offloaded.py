@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +15,12 @@ from tightrun.core import Request, Sample, StepRecord
 from tightrun.policies.plan import Plan
 from tightrun.runtime.accounts import EngineSummary
 from tightrun.runtime.engine import Engine
+from tightrun.runtime.loaded_model import LoadedModel, Notify
 from tightrun.runtime.loading import load
 from tightrun.runtime.loading_offloaded import Shaken
 from tightrun.runtime.options import EngineOptions, Machine
 
+Loading = Callable[[EngineOptions, Notify, Shaken], LoadedModel]
 MIB = 2**20
 BLOCK = 16
 # Blocks of the longest of the oracles' sequences, 70 + 60 + 12 tokens.
@@ -100,24 +102,26 @@ def rough(seed: int, late_s: float = 0.001) -> Shaken:
 
 @contextmanager
 def loaded_engine(
-    model: Path, words: Path, way: Way, shaken: Shaken | None = None, **options: Any
+    model: Path,
+    words: Path,
+    way: Way,
+    shaken: Shaken | None = None,
+    loading: Loading = load,
+    **options: Any,
 ) -> Iterator[Engine]:
-    """An engine over an emulated device."""
+    """An engine over an emulated device, or over the one that the options name."""
     machine = Machine("emulated", 64 * MIB, 64 * MIB, h2d=2e9, d2h=2e9, disk_read=2e9)
+    rooms: dict[str, Any] = {"gpu_memory": 64 * MIB, "cpu_memory": 64 * MIB}
     asked = EngineOptions(
         str(model),
         tokenizer=str(words),
-        dtype="float32",
-        machine=machine,
-        gpu_memory=64 * MIB,
-        cpu_memory=64 * MIB,
         policy=way.policy,
         recompute=way.recompute,
         recompute_form=way.form,
-        **{"poison": True} | options,
+        **{"dtype": "float32", "machine": machine, "poison": True} | rooms | options,
     )
     shaken = replace(shaken or Shaken(), plan=way.planned)
-    engine = Engine(asked, load(asked, lambda _: None, shaken))
+    engine = Engine(asked, loading(asked, lambda _: None, shaken))
     try:
         yield engine
     finally:

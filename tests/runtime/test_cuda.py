@@ -38,7 +38,7 @@ def greedy(engine: Engine) -> dict[int, str]:
     return {row: c.samples[0].text for row, c in answers(engine, requests).items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss", "opt", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "gpt_oss", "opt", "mixtral"])
 def test_float32_text_is_the_cpu_s(family: str, tmp_path: Path, word_tokenizer: Path) -> None:
     model = save_tiny(tmp_path / family, *RUN[family])
     expected = greedy(engine_on("cpu", model, word_tokenizer, "float32"))

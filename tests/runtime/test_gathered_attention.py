@@ -29,10 +29,28 @@ def plain_varlen(
     *,
     scale: float,
     window_size: tuple[int, int],
-    enable_gqa: bool,
+    enable_gqa: bool = False,
 ) -> torch.Tensor:
     """What flash attention says it computes, one sequence at a time; queries end with the keys."""
     assert enable_gqa
+    return ungated_varlen(
+        query, key, value, cu_seq_q, cu_seq_k, 0, 0, scale=scale, window_size=window_size
+    )
+
+
+def ungated_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    _max_q: int,
+    _max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+) -> torch.Tensor:
+    """The same as torch 2.11 has it: grouped heads need not be asked for."""
     out = []
     for i in range(len(cu_seq_q) - 1):
         q = query[cu_seq_q[i] : cu_seq_q[i + 1]].transpose(0, 1)
@@ -50,12 +68,13 @@ def plain_varlen(
     return torch.cat(out)
 
 
+@pytest.mark.parametrize("varlen_attn", [plain_varlen, ungated_varlen])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("token_major", [False, True])
 def test_a_ragged_batch_attends_as_plain_torch_does(
-    window: int | None, token_major: bool, monkeypatch: pytest.MonkeyPatch
+    window: int | None, token_major: bool, varlen_attn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_attention.varlen, "varlen_attn", plain_varlen)
+    monkeypatch.setattr(cuda_attention.varlen, "varlen_attn", varlen_attn)
     shape = ModelShape((LayerShape(HEADS, KV_HEADS, DIM, DIM, 0, 0),), 0, 0, 0, 0, 0, 4, 0, 64)
     cache = KVCache(
         shape, 12, 4, 3, 40, torch.float32, torch.device("cpu"), token_major=token_major

@@ -8,6 +8,7 @@ and 4 % of the time.
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import torch
 
@@ -41,3 +42,9 @@ def give_back_cached_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     give_back_freed_memory()
+
+
+def give_back_unreachable_memory() -> None:
+    """Return the device memory of what nobody can reach any more, such as an earlier engine."""
+    gc.collect()
+    torch.cuda.empty_cache()

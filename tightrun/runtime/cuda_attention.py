@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.attention import varlen
@@ -53,23 +54,18 @@ class VarlenAttention:
             arrays["used"] = used.to(query.device, non_blocking=True)
         if "pages" not in arrays:
             arrays["pages"] = on_device(batch, "block_table", query.device).to(torch.int32)
-        left = -1 if spec.window is None else spec.window - 1
-        out = varlen.varlen_attn(
-            query.transpose(0, 1).contiguous(),
+        return _varlen(
+            query,
             cache.keys.transpose(1, 2),
             cache.values.transpose(1, 2),
             arrays["ends"],
             None,
             int(batch.query_len.max()),
             int(used.max()),
-            scale=spec.scaling,
-            window_size=(left, 0),
-            enable_gqa=query.shape[0] != cache.keys.shape[1],
+            spec,
             seqused_k=arrays["used"],
             block_table=arrays["pages"],
         )
-        assert isinstance(out, torch.Tensor)
-        return out
 
 
 class GatheredVarlenAttention(VarlenAttention):
@@ -102,21 +98,54 @@ class GatheredVarlenAttention(VarlenAttention):
         keys, values = (
             side.transpose(1, 2)[block, arrays["offset"]] for side in (cache.keys, cache.values)
         )
-        left = -1 if spec.window is None else spec.window - 1
-        out = varlen.varlen_attn(
-            query.transpose(0, 1).contiguous(),
+        return _varlen(
+            query,
             keys,
             values,
             arrays["ends"],
             arrays["key_ends"],
             int(batch.query_len.max()),
             int(used.max()),
-            scale=spec.scaling,
-            window_size=(left, 0),
-            enable_gqa=query.shape[0] != cache.keys.shape[1],
+            spec,
         )
-        assert isinstance(out, torch.Tensor)
-        return out
+
+
+def _varlen(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    query_ends: torch.Tensor,
+    key_ends: torch.Tensor | None,
+    most_queries: int,
+    most_keys: int,
+    spec: AttentionSpec,
+    **paged: torch.Tensor,
+) -> torch.Tensor:
+    """`[rows, heads, dim]` for a query `[heads, rows, dim]` and keys `[..., kv heads, dim]`."""
+    asked: dict[str, Any] = dict(paged)
+    grouped = query.shape[0] != keys.shape[-2]
+    if grouped and _takes("enable_gqa"):  # torch 2.11 groups heads unasked
+        asked["enable_gqa"] = True
+    left = -1 if spec.window is None else spec.window - 1
+    out = varlen.varlen_attn(
+        query.transpose(0, 1).contiguous(),
+        keys,
+        values,
+        query_ends,
+        key_ends,
+        most_queries,
+        most_keys,
+        scale=spec.scaling,
+        window_size=(left, 0),
+        **asked,
+    )
+    assert isinstance(out, torch.Tensor)
+    return out
+
+
+def _takes(argument: str) -> bool:
+    """Whether this torch's `varlen_attn` has the argument."""
+    return argument in inspect.signature(varlen.varlen_attn).parameters
 
 
 def try_varlen(
@@ -129,9 +158,8 @@ def try_varlen(
     """The flash path if it exists here and agrees with the plain one; says why not otherwise."""
     if dtype == torch.float32:
         return None  # exactness in float32 is the plain path's
-    pages = "block_table" in inspect.signature(varlen.varlen_attn).parameters
-    whole_pages = block_tokens % FLASH_PAGE_TOKENS == 0
-    kernel = VarlenAttention() if pages and whole_pages else GatheredVarlenAttention()
+    pages = _takes("block_table") and block_tokens % FLASH_PAGE_TOKENS == 0
+    kernel = VarlenAttention() if pages else GatheredVarlenAttention()
     for layer in {
         (x.q_heads, x.kv_heads, x.key_dim, x.value_dim): x for x in shape.layers
     }.values():

@@ -248,8 +248,9 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the model and the cache, and end the links."""
+        gc.unfreeze()
         self._loaded.close()
-        self._cache.layers.clear()
+        self._cache.let_go()
         self._loaded.cut.layers.clear()
 
     def _peak_gpu_bytes(self) -> int:

@@ -183,6 +183,11 @@ class KVCache:
         if poison:
             self._spoil(list(range(blocks)))
 
+    def let_go(self) -> None:
+        """Free the arena; nothing can be stored any more."""
+        self.layers.clear()
+        self.arena = self.arena.new_empty(0)
+
     @property
     def free_places(self) -> int:
         return len(self._places)

@@ -10,7 +10,7 @@ from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import DoesNotFitError, Plan, Predicted, plan_resident
 from tightrun.policies.planner import LARGEST_SHARE, plan_whole, predict
 from tightrun.policies.profile import Known
-from tightrun.runtime.allocator import keep_freed_memory
+from tightrun.runtime.allocator import give_back_unreachable_memory, keep_freed_memory
 from tightrun.runtime.checkpoint import (
     ModelSource,
     checkpoint_bytes,
@@ -49,6 +49,7 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
     hardware = hardware_of(options, device)
     use_processors(hardware.cores)
     if device.type == "cuda":
+        give_back_unreachable_memory()
         hold_to_budget(device, hardware.device_memory)
     if not is_emulated(options) and not _is_too_large(options, source, config, hardware):
         faults = shaken.faults if shaken else None
