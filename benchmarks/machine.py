@@ -14,12 +14,15 @@ import psutil
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """Processor, cores this process may use, memory in bytes; `device` names an accelerator."""
+    """Processor, cores this process may use, memory in bytes, and what oneDNN is held to where it
+    is; `device` names an accelerator."""
     found: dict[str, Any] = {
         "cpu": _processor(Path("/proc/cpuinfo")),
         "cores": _cores(),
         "memory_bytes": psutil.virtual_memory().total,
     }
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        found["onednn_max_cpu_isa"] = limit
     return {**found, "device": device} if device else found
 
 
