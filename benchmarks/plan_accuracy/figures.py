@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from tightrun.policies.profile import MOST_OTHERS
 from tightrun.core import StepRecord
+from tightrun.policies.profile import MOST_OTHERS
 
 # What a lane of the device is called where people ask what binds.
 RESOURCE = {

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from tightrun.runtime.disturbance import Disturbance
 from benchmarks.engine_runs import OpenJob, job, write_rows
 from benchmarks.jobs import SPECIAL_TOKENS
 from benchmarks.plan_accuracy.figures import RESOURCE, error, measured_binding
@@ -33,6 +32,7 @@ from tightrun.io.job import load_job
 from tightrun.policies.compute_times import ComputeTimes
 from tightrun.policies.known_json import known_to_json
 from tightrun.policies.plan import DoesNotFitError, Predicted
+from tightrun.runtime.disturbance import Disturbance
 
 LANES = {"compute": "compute_s", "h2d": "h2d_s", "d2h": "d2h_s", "disk": "disk_s"}
 
