@@ -23,6 +23,7 @@ from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 from tightrun.policies.measured import Comparison
 from tightrun.policies.output_shares import Learnt
+from tightrun.policies.planner import JobPlan
 
 Rule = Callable[[Request], str | RowError]
 
@@ -54,6 +55,7 @@ class FakeEngine:
     written: Callable[[Callable[[int, int, int], int]], list[Written]] = lambda _known: []
     learnt: Learnt = field(default_factory=Learnt)
     remembered: Learnt | None = None
+    planned: JobPlan | None = None
     closed: bool = False
     seen: list[Request] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -147,6 +149,9 @@ class FakeEngine:
 
     def describe(self) -> list[str]:
         return ["Fake, 0 parameters", "1 sequence at a time"]
+
+    def job_plan(self) -> JobPlan | None:
+        return self.planned
 
     def close(self) -> None:
         self.closed = True

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary
+from tightrun.policies.planner import JobPlan
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -63,6 +64,7 @@ class Listener:
         self.broke_off: list[str] = []
         self.details: list[str] = []
         self.facts: list[str] = []
+        self.plans: list[JobPlan] = []
         self.notes: list[str] = []
         self.prompts: list[tuple[str, str]] = []
         self.summary: Summary | None = None
@@ -75,6 +77,9 @@ class Listener:
             self.broke_off += self.phases[-1:]
         self.phases.append(name)
         self.details.append(detail)
+
+    def plan(self, job_plan: JobPlan) -> None:
+        self.plans.append(job_plan)
 
     def detail(self, text: str) -> None:
         self.details.append(text)

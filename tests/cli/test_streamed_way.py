@@ -71,6 +71,16 @@ def test_the_card_holds_no_more_than_it_may(run: tuple[Summary, Path]) -> None:
     assert 0 < summary.peak_gpu_bytes <= summary.gpu_budget <= 800 * 1024
 
 
+def test_the_manifest_has_the_plan(run: tuple[Summary, Path]) -> None:
+    summary, out = run
+    plan = json.loads((out / "_tightrun" / "manifest.json").read_text())["plan"]
+    assert plan["feasible"] is True
+    assert plan["placement"]["streamed_layers"] > 0
+    assert sum(plan["memory"]["gpu"].values()) <= plan["hardware"]["gpu_memory"]["bytes"]
+    assert plan["hardware"]["gpu_memory"]["bytes"] == summary.gpu_budget
+    assert plan["predicted"]["output_tokens_per_s"] > 0
+
+
 def test_the_trace_shows_the_slices_of_the_layers(run: tuple[Summary, Path]) -> None:
     text = gzip.decompress((run[1] / "_tightrun" / "trace.json.gz").read_bytes())
     events: list[dict[str, Any]] = json.loads(text)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.policies.machines import DESKTOP, GIB, MULTI_HEAD, sizes
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.log_format import LogFormat
+from tightrun.cli.plan_text import job_plan_sections
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Accuracy, Summary
 from tightrun.cli.view_json import JsonView
@@ -18,6 +20,12 @@ from tightrun.cli.view_plain import PlainView, closing_text, progress_line
 from tightrun.cli.view_quiet import QuietView
 from tightrun.cli.view_rich import RichView
 from tightrun.cli.views import View, open_view
+from tightrun.policies.forms import recipe_of
+from tightrun.policies.hardware import Budget, Hardware
+from tightrun.policies.offload_plan import PolicyAsked
+from tightrun.policies.plan import Workload
+from tightrun.policies.planner import plan_job
+from tightrun.policies.profile import ModelProfile
 
 HALFWAY = Progress(
     rows=2000,
@@ -63,6 +71,16 @@ STOPPED = Summary(
     examples={"bad_row": "row in#3: not JSON", "context_length": "row a: 600 tokens"},
 )
 
+PLANNED = plan_job(
+    ModelProfile(
+        "LlamaForCausalLM", "bfloat16", MULTI_HEAD, sizes(MULTI_HEAD), (), recipe_of(MULTI_HEAD), 0
+    ),
+    Hardware("cuda:0", Budget(300 * 2**20, "the driver"), Budget(8 * GIB, "the machine"), 4),
+    DESKTOP,
+    Workload(2000, 1, 400, 300, 100, (100, 200, 300), 100),
+    PolicyAsked(),
+)
+
 
 class Terminal(io.StringIO):
     """A stream that calls itself a terminal."""
@@ -77,6 +95,7 @@ def show(view: View) -> None:
     view.phase("scan")
     view.detail("2,000 rows in 4 files")
     view.phase("run")
+    view.plan(PLANNED)
     view.fact("64 sequences together")
     view.note("look at this")
     view.tick(HALFWAY)
@@ -128,7 +147,7 @@ def test_plain_lines_have_a_time_and_are_ascii() -> None:
     progress, closing = io.StringIO(), io.StringIO()
     show(PlainView(progress, closing))
     lines = progress.getvalue().splitlines()
-    assert len(lines) == 6
+    assert len(lines) > 6
     assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in lines)
     assert (progress.getvalue() + closing.getvalue()).isascii()
 
@@ -138,6 +157,29 @@ def test_a_progress_line_tells_rows_rates_memory_and_time() -> None:
         "1,000 of 2,000 rows, 12 failed, 8,120 tok/s in, 3,412 tok/s out, "
         "CPU 1.2 of 12.4 GiB, 12 s left"
     )
+
+
+def test_plain_lines_tell_the_plan_in_short() -> None:
+    progress = io.StringIO()
+    PlainView(progress, io.StringIO()).plan(PLANNED)
+    lines = [line[19:] for line in progress.getvalue().splitlines()]
+    assert len(lines) < 10
+    assert re.match(r"2,000 rows in about \d.*, at .* tok/s of output; .* sets the pace$", lines[0])
+    assert re.match(r"\d+ of 12 layers and .* are on the GPU$", lines[1])
+    assert re.match(r"adaptive: a pass takes \d+ batch", next(x for x in lines if "adaptive" in x))
+    assert re.match(r"GPU memory planned: \d+ of 300 MiB \(the driver\)", lines[-2])
+    assert re.match(r"CPU memory planned: .* GiB \(the machine\)", lines[-1])
+
+
+def test_a_terminal_shows_what_the_plan_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    progress = Terminal()
+    RichView(progress, io.StringIO()).plan(PLANNED)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.getvalue())
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    for section in job_plan_sections(PLANNED):
+        assert " ".join(f"{section.label} {section.lines[0]}".split()) in lines
+        assert " ".join(section.lines[-1].split()) in lines
 
 
 def test_a_long_phase_says_that_it_lasts() -> None:
@@ -190,14 +232,16 @@ def test_json_lines_are_objects_with_time_and_event() -> None:
         "phase",
         "phase_end",
         "phase",
+        "plan",
         "fact",
         "note",
         "progress",
         "phase_end",
         "summary",
     ]
-    assert lines[6]["done"] == 1000
-    assert lines[8]["accuracy_share"] == 0.996
+    assert lines[7]["done"] == 1000
+    assert lines[9]["accuracy_share"] == 0.996
+    assert lines[4]["schedule"]["batch_size"] == PLANNED.plan.batch_size
     assert all(line["time"].endswith("+00:00") for line in lines)
 
 

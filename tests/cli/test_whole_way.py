@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -65,6 +66,9 @@ def test_the_command_line_writes_what_generate_says(model: Path, job_file: Path)
     assert ended.value.code == ExitCode.FINISHED
     out = job_file.parent / "out"
     assert len(list((out / "data").glob("*.parquet"))) == 4
+    plan = json.loads((out / "_tightrun" / "manifest.json").read_text())["plan"]
+    assert plan["placement"]["streamed_layers"] == 0
+    assert plan["predicted"]["seconds"] > 0
     assert texts(out) == [generated(model, prompt) for prompt in PROMPTS]
 
 

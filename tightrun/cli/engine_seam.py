@@ -11,6 +11,7 @@ from tightrun.io.inputs import Scan
 from tightrun.io.job import Job
 from tightrun.policies.measured import Comparison
 from tightrun.policies.output_shares import Learnt
+from tightrun.policies.planner import JobPlan
 
 
 class RefusedError(ValueError):
@@ -113,6 +114,9 @@ class Engine(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def describe(self) -> list[str]: ...
+
+    def job_plan(self) -> JobPlan | None:
+        """What was decided for the run; None where nothing could be predicted."""
 
     def summary(self) -> Figures: ...
 

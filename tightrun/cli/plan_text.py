@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tightrun.cli import units
 from tightrun.cli.planning import InputFacts, Planned
 from tightrun.cli.sections import Section, aligned
-from tightrun.policies.hardware import Hardware, Rates
+from tightrun.policies.hardware import Budget, Hardware, Rates
 from tightrun.policies.plan import Plan, Predicted
 from tightrun.policies.planner import JobPlan
 from tightrun.policies.profile import ModelProfile
@@ -64,11 +64,25 @@ def headline(planned: Planned) -> str:
     predicted = planned.job_plan.predicted
     if predicted is None or not predicted.seconds:
         return "This job fits."
-    return (
-        f"This job fits and takes about {units.duration(predicted.seconds)}, at "
-        f"{units.rate(predicted.output_tokens_per_s)} of output; {_BOUND_BY[predicted.binding]} "
-        "sets the pace."
-    )
+    return f"This job fits and takes {_pace(predicted)}."
+
+
+def short_lines(job_plan: JobPlan) -> Iterator[str]:
+    """The plan in a few lines: the time, what goes where, the batches, and the memories."""
+    for section in run_sections(job_plan):
+        if section.label not in ("memory", "speed"):
+            yield from section.lines
+    for name, arenas, budget in _memories(job_plan.plan, job_plan.hardware):
+        held = units.size_of(sum(arenas.values()), budget.bytes)
+        yield f"{name} memory planned: {held} ({budget.limit})"
+
+
+def run_sections(job_plan: JobPlan) -> Iterator[Section]:
+    """The plan as a run begins with it: the time, and all that was decided."""
+    if job_plan.workload.rows and job_plan.predicted and job_plan.predicted.seconds:
+        rows = units.rows(job_plan.workload.rows)
+        yield Section("plan", [f"{rows} in {_pace(job_plan.predicted)}"])
+    yield from job_plan_sections(job_plan)
 
 
 def job_plan_sections(job_plan: JobPlan) -> Iterator[Section]:
@@ -100,13 +114,7 @@ def rows_lines(facts: InputFacts) -> Iterator[str]:
 
 def memory_table(plan: Plan, hardware: Hardware) -> list[str]:
     """Planned bytes by arena for each memory, their sum, and the budget with what limits it."""
-    kind = hardware.device.split(":")[0]
-    memories = [("CPU", plan.arenas, hardware.host_memory)]
-    if kind != "cpu":
-        memories = [
-            ("GPU", plan.arenas, hardware.device_memory),
-            ("CPU", plan.host_arenas, hardware.host_memory),
-        ]
+    memories = _memories(plan, hardware)
     held = [{name: size for name, size in arenas.items() if size} for _, arenas, _ in memories]
     rows = [["", *(name for name, _, _ in memories)]]
     for arena in dict.fromkeys(name for arenas in held for name in arenas):
@@ -115,6 +123,16 @@ def memory_table(plan: Plan, hardware: Hardware) -> list[str]:
     rows.append(["planned", *(units.size(sum(arenas.values())) for arenas in held)])
     rows.append(["may be used", *(units.size(budget.bytes) for _, _, budget in memories)])
     return [*aligned(rows), *(f"{name}: {budget.limit}" for name, _, budget in memories)]
+
+
+def _memories(plan: Plan, hardware: Hardware) -> list[tuple[str, dict[str, int], Budget]]:
+    """Name, planned bytes by arena, and budget."""
+    if hardware.device.split(":")[0] == "cpu":
+        return [("CPU", plan.arenas, hardware.host_memory)]
+    return [
+        ("GPU", plan.arenas, hardware.device_memory),
+        ("CPU", plan.host_arenas, hardware.host_memory),
+    ]
 
 
 def may_suit_vllm(job_plan: JobPlan) -> bool:
@@ -128,6 +146,14 @@ def model_line(profile: ModelProfile) -> str:
     return (
         f"{profile.name}, {units.parameters(shape.parameters)} in {profile.dtype}: "
         f"{units.size(shape.weight_bytes)}, KV {units.size(shape.kv_bytes_per_token)} a token"
+    )
+
+
+def _pace(predicted: Predicted) -> str:
+    return (
+        f"about {units.duration(predicted.seconds)}, at "
+        f"{units.rate(predicted.output_tokens_per_s)} of output; {_BOUND_BY[predicted.binding]} "
+        "sets the pace"
     )
 
 

@@ -28,6 +28,7 @@ from tightrun.cli.outcome import (
     summarise,
 )
 from tightrun.cli.pass_log import PassLog
+from tightrun.cli.plan_json import job_plan_json
 from tightrun.cli.report import SUMMARY_EVENT, events_of, latest_summary
 from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
@@ -229,7 +230,9 @@ class _Run:
         learnt = learnt_before(self._earlier, writer.fingerprint_parts)
         engine = self._engine_factory(self._job, scan, writer.rows, self._notify, learnt)
         self._view.detail(engine.describe()[0])
-        writer.set_plan({"description": engine.describe()})
+        job_plan = engine.job_plan()
+        planned = {} if job_plan is None else job_plan_json(job_plan)
+        writer.set_plan({**planned, "description": engine.describe()})
         return engine
 
     def _notify(self, text: str) -> None:
@@ -248,8 +251,12 @@ class _Run:
             self._job, engine, writer, self._stop, self._view, self._options.show_prompts
         )
         self._view.phase("run")
-        for line in engine.describe()[1:]:
-            self._view.fact(line)
+        job_plan = engine.job_plan()
+        if job_plan is not None:
+            self._view.plan(job_plan)
+        else:
+            for line in engine.describe()[1:]:
+                self._view.fact(line)
         with closing(reports), closing(trace), self._shown(generation):
             generation.run(scan, PassLog(reports, trace))
             self._view.detail(units.rows(generation.tally.done))

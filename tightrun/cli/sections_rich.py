@@ -23,10 +23,10 @@ def print_grid(headline: str, sections: Iterable[Section], out: TextIO, *, good:
     console.print(Padding(grid_of(sections), (0, 0, 0, 2)))
 
 
-def grid_of(sections: Iterable[Section]) -> Table:
-    """The sections as two columns."""
+def grid_of(sections: Iterable[Section], label: int = 0) -> Table:
+    """The sections as two columns, the first at least `label` wide."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, min_width=label)
     grid.add_column(overflow="fold")
     for section in sections:
         for i, line in enumerate(section.lines):

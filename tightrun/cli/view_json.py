@@ -10,13 +10,15 @@ from typing import Any, TextIO
 
 import orjson
 
+from tightrun.cli.plan_json import job_plan_json
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary
+from tightrun.policies.planner import JobPlan
 
 
 class JsonView:
-    """Lines `{"time", "event", ...}`; events are start, phase, phase_end, progress, fact, note,
-    prompt, error and summary."""
+    """Lines `{"time", "event", ...}`; events are start, phase, phase_end, plan, progress, fact,
+    note, prompt, error and summary."""
 
     interval_s = 30.0
 
@@ -41,6 +43,9 @@ class JsonView:
     def tick(self, progress: Progress | None) -> None:
         figures = asdict(progress) if progress is not None else {}
         self._write("progress", phase=self._phase, detail=self._detail, **figures)
+
+    def plan(self, job_plan: JobPlan) -> None:
+        self._write("plan", **job_plan_json(job_plan))
 
     def fact(self, text: str) -> None:
         self._write("fact", text=text)

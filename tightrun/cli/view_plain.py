@@ -9,8 +9,10 @@ from typing import TextIO
 
 from tightrun.cli import units
 from tightrun.cli.plan_lines import now_against_plan
+from tightrun.cli.plan_text import short_lines
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary, closing_lines, headline
+from tightrun.policies.planner import JobPlan
 
 _LABEL = 9
 
@@ -43,6 +45,10 @@ class PlainView:
         elif self._phase:
             took = units.duration(time.monotonic() - self._began_s)
             self._labelled(self._phase, f"{self._detail or 'under way'} ({took} so far)")
+
+    def plan(self, job_plan: JobPlan) -> None:
+        for line in short_lines(job_plan):
+            self._labelled("", line)
 
     def fact(self, text: str) -> None:
         self._labelled("", text)

@@ -7,6 +7,7 @@ from typing import TextIO
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary, error_lines, headline
+from tightrun.policies.planner import JobPlan
 
 
 class QuietView:
@@ -27,6 +28,9 @@ class QuietView:
         pass
 
     def tick(self, progress: Progress | None) -> None:
+        pass
+
+    def plan(self, job_plan: JobPlan) -> None:
         pass
 
     def fact(self, text: str) -> None:

@@ -16,12 +16,15 @@ from rich.text import Text
 from tightrun.cli import units
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.plan_lines import now_against_plan
+from tightrun.cli.plan_text import run_sections
 from tightrun.cli.progress import Progress
+from tightrun.cli.sections_rich import grid_of
 from tightrun.cli.summary import Summary, closing_lines, headline
 from tightrun.cli.view_plain import memory_parts, time_left
+from tightrun.policies.planner import JobPlan
 
 _WIDTH = 100
-_LABEL = 10
+_LABEL = 11
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -68,6 +71,11 @@ class RichView:
         with self._lock:
             self._progress = progress
             self._refresh()
+
+    def plan(self, job_plan: JobPlan) -> None:
+        with self._lock:
+            table = grid_of(run_sections(job_plan), _LABEL - 2)
+            self._console.print(Padding(table, (0, 0, 0, 2)))
 
     def fact(self, text: str) -> None:
         self._aside(text, "dim")

@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 from tightrun.cli.log_format import LogFormat
 from tightrun.cli.progress import Progress
 from tightrun.cli.summary import Summary
+from tightrun.policies.planner import JobPlan
 
 
 class View(Protocol):
@@ -28,6 +29,9 @@ class View(Protocol):
     def detail(self, text: str) -> None: ...
 
     def tick(self, progress: Progress | None) -> None: ...
+
+    def plan(self, job_plan: JobPlan) -> None:
+        """What was decided for the run, in as many words as fit the place."""
 
     def fact(self, text: str) -> None:
         """Something to know about the run."""

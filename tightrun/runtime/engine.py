@@ -15,6 +15,7 @@ from tightrun.policies.admission import OutputLengths
 from tightrun.policies.cost import bound_of_block, pass_flops
 from tightrun.policies.output_shares import Learnt
 from tightrun.policies.plan import DoesNotFitError
+from tightrun.policies.planner import JobPlan
 from tightrun.policies.profile import Known as ModelKnown
 from tightrun.runtime.accounts import (
     Accounts,
@@ -241,6 +242,10 @@ class Engine:
     def remember(self, learnt: Learnt) -> None:
         """Begin with the output lengths that an earlier run of the job has learnt."""
         self._scheduler.lengths.remember(learnt)
+
+    def job_plan(self) -> JobPlan | None:
+        """What was decided for the run, and why; None for a model that has no prediction."""
+        return self._loaded.job_plan()
 
     def describe(self) -> list[str]:
         """A few lines for people: what runs, on what, with which sizes and bytes."""

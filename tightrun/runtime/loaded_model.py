@@ -13,10 +13,12 @@ from tightrun.policies.forms import Form, Recipe, recipe_of
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.kv import Distributor
 from tightrun.policies.lengths import lengths_of
+from tightrun.policies.offload_choice import PolicyAsked
 from tightrun.policies.offload_memory import WeightSizes
 from tightrun.policies.pass_cost import Policy
 from tightrun.policies.placement import placement_of
 from tightrun.policies.plan import Plan, Predicted, Workload
+from tightrun.policies.planner import JobPlan
 from tightrun.policies.profile import Known
 from tightrun.policies.schedule import schedule_of
 from tightrun.policies.shape import ModelShape
@@ -111,6 +113,20 @@ class LoadedModel:
             self.rates,
         )
 
+    def job_plan(self) -> JobPlan | None:
+        """What was decided, with what it was made from; None for a model that has no profile."""
+        if self.known is None:
+            return None
+        return JobPlan(
+            self.plan,
+            self.predicted,
+            self.known.profile,
+            self.hardware,
+            self.rates,
+            workload(self.options),
+            policy_asked(self.options),
+        )
+
     def describe(self) -> list[str]:
         """A few lines for people: what runs, on what, with which sizes and bytes."""
         shape, plan = self.shape, self.plan
@@ -140,6 +156,18 @@ def load_tokenizer(options: EngineOptions) -> Tokenizer:
         trust_remote_code=options.trust_remote_code,
         chat=options.chat,
         system=options.system,
+    )
+
+
+def policy_asked(options: EngineOptions) -> PolicyAsked:
+    """What the job sets of the plan itself."""
+    return PolicyAsked(
+        options.batch_size,
+        options.batches,
+        options.recompute,
+        options.recompute_form,
+        options.policy,
+        disk=options.disk != 0,
     )
 
 

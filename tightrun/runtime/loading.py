@@ -6,7 +6,6 @@ import torch
 from transformers import PretrainedConfig
 
 from tightrun.policies.hardware import Hardware
-from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import DoesNotFitError, Plan, Predicted, plan_resident
 from tightrun.policies.planner import LARGEST_SHARE, plan_whole, predict
 from tightrun.policies.profile import Known
@@ -23,7 +22,13 @@ from tightrun.runtime.engine_known import all_there, find_resident, held_beside,
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.inspection import inspect_model, paged_attention
 from tightrun.runtime.kernel_choice import choose_kernel
-from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
+from tightrun.runtime.loaded_model import (
+    LoadedModel,
+    Notify,
+    load_tokenizer,
+    policy_asked,
+    workload,
+)
 from tightrun.runtime.loading_offloaded import Shaken, load_offloaded
 from tightrun.runtime.machines import hardware_of, is_emulated, make_device, torch_device_of
 from tightrun.runtime.memory import Faults
@@ -133,7 +138,7 @@ def _predicted(
 ) -> Predicted | None:
     if known is None:
         return None
-    asked = PolicyAsked(options.batch_size, options.batches, name=options.policy)
+    asked = policy_asked(options)
     return predict(plan, known.profile, hardware, known.rates, workload(options), asked)
 
 
@@ -142,7 +147,7 @@ def _is_too_large(
 ) -> bool:
     """Whether the weights alone would fill the device, seen before any of them is read."""
     if options.known is not None:
-        asked = PolicyAsked(options.batch_size, options.batches)
+        asked = policy_asked(options)
         work, context = workload(options), options.context
         return plan_whole(options.known.profile, hardware, work, asked, context) is None
     size = checkpoint_bytes(source)

@@ -14,7 +14,6 @@ from transformers import PretrainedConfig
 
 from tightrun.policies.forms import Form, Recipe, choose_form, recipe_of
 from tightrun.policies.hardware import Hardware, Rates
-from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import Plan
 from tightrun.policies.planner import JobPlan, plan_streamed
 from tightrun.policies.profile import Known
@@ -32,7 +31,13 @@ from tightrun.runtime.layer_probe import layer_factor
 from tightrun.runtime.learning import beside_bytes
 from tightrun.runtime.link_rates import links_running
 from tightrun.runtime.links import Delay
-from tightrun.runtime.loaded_model import LoadedModel, Notify, load_tokenizer, workload
+from tightrun.runtime.loaded_model import (
+    LoadedModel,
+    Notify,
+    load_tokenizer,
+    policy_asked,
+    workload,
+)
 from tightrun.runtime.machines import make_device
 from tightrun.runtime.memory import Faults
 from tightrun.runtime.model import CutModel
@@ -182,20 +187,12 @@ class _Layers:
         outer = self._skeleton.outer_bytes if self._device.torch.type == "cpu" else 0
         own = max(0, beside_bytes(options) - outer)
         beside = max(own, known.profile.beside_bytes)
-        asked = PolicyAsked(
-            options.batch_size,
-            options.batches,
-            options.recompute,
-            options.recompute_form,
-            options.policy,
-            disk=options.disk != 0,
-        )
         return plan_streamed(
             replace(known.profile, beside_bytes=beside),
             hardware,
             known.rates,
             workload(options),
-            asked,
+            policy_asked(options),
             options.context,
         )
 
