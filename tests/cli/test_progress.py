@@ -8,6 +8,7 @@ import pytest
 
 from tightrun.cli.progress import Meter, Progress
 from tightrun.cli.tally import Tally
+from tightrun.core import Completion
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,11 @@ class At:
     planned_seconds: float = 0.0
 
 
-def counts(*, done: int = 0, failed: int = 0, output_tokens: int = 0) -> Tally:
+def counts(*, done: int = 0, output_tokens: int = 0) -> Tally:
     tally = Tally()
-    tally.done, tally.failed, tally.output_tokens = done, failed, output_tokens
+    for row in range(done):
+        tally.add(Completion(row, f"r{row}"))
+    tally.output_tokens = output_tokens
     return tally
 
 

@@ -113,7 +113,7 @@ def test_what_an_earlier_run_began_stands_in_the_new_file_and_the_old_one_goes(
     first.close()
     begun, _ = read_tokens(tmp_path, "job")
     second = opened(tmp_path, {3: begun[3]})
-    assert files(tmp_path) == ["tokens-00001.bin"]
+    assert files(tmp_path) == ["tokens-0001-00001.bin"]
     second.keep([part(3, [5], first=second.known(3, 0, 9))])
     second.close()
     assert read(tmp_path) == {(3, 0): [1, 2, 5]}
@@ -145,7 +145,7 @@ def test_a_new_file_is_on_the_disk_before_the_old_one_goes(tmp_path: Path) -> No
     disk.done.clear()
     journal.sync()
     assert [name for name, _ in disk.done if name in ("rename", "remove")] == ["rename", "remove"]
-    assert files(tmp_path) == ["tokens-00001.bin"]
+    assert files(tmp_path) == ["tokens-0001-00001.bin"]
 
 
 def test_of_two_files_the_newer_one_counts(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_of_two_files_the_newer_one_counts(tmp_path: Path) -> None:
     journal = opened(tmp_path, spare_bytes=0)
     journal.keep([part(3, [1, 2])])
     journal.sync()
-    old = tmp_path / "tokens-00000.bin"
+    old = tmp_path / "tokens-0001-00000.bin"
     content = old.read_bytes() if old.exists() else b""
     journal.keep([part(3, [5], first=2)])
     journal.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tightrun.cli.accuracy import Marking
 from tightrun.cli.engine_seam import Engine
@@ -21,6 +21,10 @@ from tightrun.io.inputs import InputChunk, Scan, read_chunks
 from tightrun.io.job import Job
 from tightrun.io.outputs import OutputWriter
 
+_WANTED_POLL_S = 0.02
+# More rows are wanted when no more of them wait than this part of those that run.
+_RUNNING_PER_WAITING = 4
+
 
 class Generation:
     """Runs the rows of a job through an engine and counts what becomes of them.
@@ -32,7 +36,7 @@ class Generation:
     def __init__(
         self, job: Job, engine: Engine, writer: OutputWriter, stop: Stop, view: View, prompts: int
     ) -> None:
-        self.tally = Tally(writer.rows_done, writer.error_counts)
+        self.tally = Tally()
         self.marking = Marking()
         self.rows = writer.rows
         self.seconds = 0.0
@@ -40,10 +44,13 @@ class Generation:
         self._stop, self._view = stop, view
         self._prompts_to_show = prompts
         self._meter = Meter(time.monotonic(), job.sampling.n)
+        self.count_others()
 
     @property
     def complete(self) -> bool:
-        """Whether every row has come to its end."""
+        """Whether every row has come to its end that is this run's to do."""
+        if self._writer.shared:
+            return self._writer.exhausted
         return self.tally.done == self.rows
 
     def run(self, scan: Scan, passes: PassLog) -> None:
@@ -51,7 +58,11 @@ class Generation:
         began_s = time.monotonic()
         self._meter = Meter(began_s, self._job.sampling.n)
         queue = RequestQueue(QUEUE_BYTES, self._stop.event)
-        chunks = unfinished_chunks(scan, self._job, self._writer, self._stop.event)
+
+        def wanted() -> bool:
+            return self._wait_until_wanted(queue)
+
+        chunks = unfinished_chunks(scan, self._job, self._writer, self._stop.event, wanted)
         self._writer.keep_unfinished(self._engine.unfinished)
         reader = start_reader(
             chunks, self._writer, queue, self._stop, admitted=self._admitted, finish=self._finish
@@ -65,12 +76,27 @@ class Generation:
             if not self.complete:
                 self._stop.event.set()
             reader.join()
+            self.count_others()
         if self._stop.error is not None:
             raise self._stop.error
         assert self.complete or self._stop.code is not None, "the engine left rows unfinished"
 
+    def count_others(self) -> None:
+        """Takes note of the rows that other runs have done by now."""
+        earlier = self._writer.earlier
+        self.tally.of_others(earlier.done, earlier.errors)
+
+    def _wait_until_wanted(self, queue: RequestQueue) -> bool:
+        """Waits until the engine has begun nearly all rows that were read; False after a stop."""
+        while not self._stop.event.wait(_WANTED_POLL_S):
+            engine = self._engine.snapshot()
+            if queue.empty and engine.waiting <= engine.running // _RUNNING_PER_WAITING:
+                return True
+        return False
+
     def progress(self) -> Progress:
         """How far it is now; may be called from any thread."""
+        self.count_others()
         return self._meter.measure(
             time.monotonic(),
             rows=self.rows,
@@ -99,10 +125,8 @@ class Generation:
             self.marking.mark(completion)
             self.tally.add(completion)
             limit = self._job.limits.max_failed
-            tally = self.tally
             # What failed in earlier runs has been judged then.
-            failed, seen = tally.failed - tally.earlier_failed, tally.done - tally.earlier
-            if too_many_failed(failed, seen, limit):
+            if too_many_failed(self.tally.own_failed, self.tally.own, limit):
                 self._stop.request(reason_of(limit), ExitCode.TOO_MANY_FAILED)
 
 
@@ -116,14 +140,18 @@ def seal_finished(scan: Scan, job: Job, writer: OutputWriter, stop: Stop) -> Non
 
 
 def unfinished_chunks(
-    scan: Scan, job: Job, writer: OutputWriter, stop: threading.Event
+    scan: Scan,
+    job: Job,
+    writer: OutputWriter,
+    stop: threading.Event,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Iterator[InputChunk]:
-    """The input without the rows of shards that an earlier run has written.
+    """The input without the rows of shards that an earlier run has written, or others write.
 
     It is read on from shard to shard; only where one is left out does the reading begin anew.
     """
     at = -1
-    for rows in writer.to_read(stop):
+    for rows in writer.to_read(stop, wanted):
         if rows.start != at:
             chunks = read_chunks(scan, job, start_row=rows.start, limit=writer.rows)
         at = rows.start

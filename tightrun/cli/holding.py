@@ -1,4 +1,7 @@
-"""The output of a job held for one run, from before anything in it is changed until the end."""
+"""The output of a job held for one run, from before anything in it is changed until the end.
+
+Runs that share it hold it together, and come one after the other.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,29 @@ from tightrun.io.earlier_run import next_run, refuse_unsuitable
 from tightrun.io.lock import LockedError, RunLock, take
 from tightrun.io.lock_kinds import Locks, locks_for
 from tightrun.io.outputs import OutputError, OutputPlace, Resume, claim
-from tightrun.io.owner import Here
+from tightrun.io.owner import BEAT_S, Here
+from tightrun.io.sharing import Sharing, lead_of
 from tightrun.runtime.mounts import mount_of, read_mounts
 
 IfLocked = Literal["fail", "skip", "wait"]
 
 _POLL_S = 2.0
 _SAY_S = 30.0
+_LEAVING_POLL_S = 0.1
 
 
 class Holding:
-    """Takes the output at `place` for this process; to be closed when nothing more is written."""
+    """Takes the output at `place` for this process, alone or `shared` with others that share it; to
+    be closed when nothing more is written. `sharing` is its part, where it is shared."""
 
-    def __init__(self, place: OutputPlace, here: Here, view: View, stop: Stop) -> None:
+    def __init__(
+        self, place: OutputPlace, here: Here, view: View, stop: Stop, *, shared: bool = False
+    ) -> None:
         self._place, self._here, self._view, self._stop = place, here, view, stop
+        self._shared = shared
         self._locks = locks_at(place.live, here)
         self._lock: RunLock | None = None
+        self.sharing: Sharing | None = None
 
     @property
     def run(self) -> int:
@@ -50,11 +60,16 @@ class Holding:
         """
         refuse_unsuitable(self._place, resume)
         self._lock = self._wait(if_locked)
+        if self._lock is not None and self._shared:
+            self.sharing = Sharing(self._lock, joins=self._come(self._lock))
         return self._lock is not None
 
     def make_way(self, resume: Resume) -> None:
         """Judges what lies at the place, or moves it aside; says so, and what died there."""
         live, left = self._place.live, self._held.left
+        if self.sharing is not None and self.sharing.joins:
+            self._view.note(f"{short_path(self._place.target)} is shared with runs at work")
+            return
         for old, new in claim(self._place, resume):
             self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
             if live.is_relative_to(old):
@@ -97,6 +112,24 @@ class Holding:
             self._stop.event.wait(_POLL_S)
             self._stop.check()
 
+    def _come(self, lock: RunLock) -> bool:
+        """Waits until this run may begin with the output; whether others are at work on it."""
+        beat_s = time.monotonic() + BEAT_S
+        while True:
+            others = lead_of(lock, _POLL_S)
+            if others is not None and any(run.stage == "works" for run in others):
+                return True
+            if others is not None:
+                if not any(run.stage == "leaves" for run in others):
+                    return False
+                # What they still write is not to be taken for what a dead run left.
+                lock.follow("comes")
+                self._stop.event.wait(_LEAVING_POLL_S)
+            self._stop.check()
+            if time.monotonic() >= beat_s:
+                self.renew()
+                beat_s = time.monotonic() + BEAT_S
+
     def _take(self) -> RunLock:
         place = self._place
         try:
@@ -106,6 +139,7 @@ class Holding:
                 self._here.me,
                 target=place.target,
                 first_run=next_run(place),
+                shared=self._shared,
             )
         except OSError as error:
             raise OutputError(

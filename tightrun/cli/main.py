@@ -87,6 +87,7 @@ def _run(
     resume: options.Resume = options.ResumeChoice.AUTO,
     allow_failures: options.AllowFailures = None,
     if_locked: options.IfLocked = options.IfLockedChoice.FAIL,
+    share: options.Share = False,
     log_format: options.Format = LogFormat.AUTO,
     quiet: options.Quiet = False,
 ) -> None:
@@ -101,6 +102,11 @@ def _run(
         from tightrun.cli.plan import print_plan
 
         raise typer.Exit(print_plan(job, set_ or (), limit, as_json=False))
+    if share and resume is options.ResumeChoice.NEW:
+        raise typer.BadParameter(
+            "--resume new would move aside what the others write; move the folder away before",
+            param_hint="--share",
+        )
     from tightrun.cli.perform import perform
     from tightrun.cli.run import RunOptions
 
@@ -110,6 +116,7 @@ def _run(
         resume.value,
         options.tolerance(allow_failures),
         if_locked=if_locked.value,
+        share=share,
     )
     code = perform(job, set_ or (), flags, log_format=log_format, quiet=quiet)
     raise typer.Exit(code)

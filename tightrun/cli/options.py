@@ -98,6 +98,14 @@ IfLocked = Annotated[
         help="When another run is at work on the output: exit with 5, exit with 0, or wait.",
     ),
 ]
+Share = Annotated[
+    bool,
+    typer.Option(
+        "--share",
+        help="Work on the output together with other runs that say so too, as the tasks of a Slurm "
+        "array do: each takes shards that are free, and the last one concludes.",
+    ),
+]
 Format = Annotated[
     LogFormat,
     typer.Option("--log-format", help="How progress is written; auto: rich on a terminal."),

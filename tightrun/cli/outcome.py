@@ -86,6 +86,23 @@ def summarise(
     )
 
 
+def as_left(summary: Summary, writer: OutputWriter) -> Summary:
+    """The summary of a run by what became of the output when it left it."""
+    if not writer.shared or summary.exit_code not in (ExitCode.FINISHED, ExitCode.ROWS_FAILED):
+        return summary
+    if writer.state is None:
+        return left_to_others(summary)
+    if writer.state == "stopped":
+        outcome = "the runs that were at work on the rest are gone, run the job again"
+        return replace(summary, exit_code=int(ExitCode.STOPPED), outcome=outcome)
+    return replace(summary, shared=True)
+
+
+def left_to_others(summary: Summary) -> Summary:
+    """The same of a run that others, who share the output, conclude for: it ended well."""
+    return replace(summary, exit_code=int(ExitCode.FINISHED), outcome="left", shared=True)
+
+
 def stopped_before(
     stop: Stop, place: OutputPlace, writer: OutputWriter | None, span: Span
 ) -> Summary:

@@ -48,6 +48,12 @@ class RequestQueue(Iterator[Request]):
             self._changed.notify_all()
         return not self._stop.is_set()
 
+    @property
+    def empty(self) -> bool:
+        """Whether all that was put has been taken."""
+        with self._changed:
+            return not self._groups
+
     def close(self) -> None:
         """Says that no more will come."""
         with self._changed:

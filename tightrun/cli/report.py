@@ -59,7 +59,8 @@ def latest_summary(place: OutputPlace) -> Summary:
         raise OutputError(
             f"{place.target} has no run that came to its end yet; see tightrun status"
         )
-    record = runs[-1]
+    # Where several shared the output, the one that concluded knows all of it.
+    record = next((run for run in runs if run.run == manifest.run), runs[-1])
     event = _summary_event(place, record.run)
     accuracy, compared = event.get("accuracy"), event.get("comparison")
     return Summary(
@@ -92,6 +93,7 @@ def latest_summary(place: OutputPlace) -> Summary:
         recompute_form=event.get("recompute_form", ""),
         comparison=Comparison.of(compared) if compared else Comparison(),
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
+        shared=event.get("shared", False),
     )
 
 

@@ -21,7 +21,9 @@ from tightrun.cli.learnt import learnt_before, manifest_before
 from tightrun.cli.load_engine import LOADING, WARM_UP
 from tightrun.cli.outcome import (
     Span,
+    as_left,
     left_alone,
+    left_to_others,
     nothing_left,
     run_record,
     stopped_before,
@@ -43,6 +45,7 @@ from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, 
 from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.quantities import Tolerance
 from tightrun.io.reports import ReportWriter
+from tightrun.io.sharing import Sharing
 from tightrun.io.trace import TraceWriter
 from tightrun.policies.plan import DoesNotFitError
 from tightrun.runtime.memory_watch import MemoryWatch
@@ -61,6 +64,7 @@ class RunOptions:
     resume: Resume = "auto"
     allow_failures: Tolerance | None = None
     if_locked: IfLocked = "fail"
+    share: bool = False
 
 
 def run_job(
@@ -107,16 +111,19 @@ class _Run:
         self._generation: Generation | None = None
         self._earlier: Manifest | None = None
         self._watch = MemoryWatch()
+        self._sharing: Sharing | None = None
 
     def go(self, here: Here) -> Summary:
         self._watch = MemoryWatch(here.root)
-        holding = Holding(self._place, here, self._view, self._stop)
-        try:
-            if not holding.take(self._options.resume, self._options.if_locked):
-                return left_alone(self._place)
-        except StoppedError:
-            return stopped_before(self._stop, self._place, None, self._span)
+        share = self._options.share
+        holding = Holding(self._place, here, self._view, self._stop, shared=share)
         with closing(holding):
+            try:
+                if not holding.take(self._options.resume, self._options.if_locked):
+                    return left_alone(self._place)
+            except StoppedError:
+                return stopped_before(self._stop, self._place, None, self._span)
+            self._sharing = holding.sharing
             return self._held(holding)
 
     def _held(self, holding: Holding) -> Summary:
@@ -157,9 +164,10 @@ class _Run:
                 if writer.already_complete:
                     self._view.close(good=True)
                     self._view.note("this job is finished already; nothing was run")
-                    return latest_summary(self._place)
+                    summary = latest_summary(self._place)
+                    return left_to_others(summary) if writer.shared else summary
                 self._say_what_is_done(writer)
-                if writer.rows_done == writer.rows:
+                if writer.rows_done == writer.rows or writer.exhausted:
                     return self._seal_only(scan, writer)
                 with self._stop.nothing_to_save():
                     engine = self._load(scan, writer)
@@ -198,6 +206,7 @@ class _Run:
             rows=self._options.limit,
             place=self._place,
             resume=self._options.resume,
+            sharing=self._sharing,
         )
         self._writer = writer
         try:
@@ -221,6 +230,7 @@ class _Run:
         self._seal(writer, complete=True)
         allowed = self._options.allow_failures
         summary = nothing_left(writer, self._place, self._span, allowed)
+        summary = as_left(summary, writer)
         with closing(ReportWriter(self._place.report, self._number)) as reports:
             reports.run(run_record(summary, self._number, self._span.started))
         return summary
@@ -246,7 +256,9 @@ class _Run:
 
     def _generate(self, scan: Scan, writer: OutputWriter, engine: Engine) -> Summary:
         reports = ReportWriter(self._place.report, self._number)
-        trace = TraceWriter(self._place.trace, self._number)
+        joins = self._sharing is not None and self._sharing.joins
+        traced = self._place.trace_of(self._number) if joins else self._place.trace
+        trace = TraceWriter(traced, self._number)
         generation = Generation(
             self._job, engine, writer, self._stop, self._view, self._options.show_prompts
         )
@@ -265,6 +277,7 @@ class _Run:
             self._seal(writer, complete=generation.complete)
             allowed = self._options.allow_failures
             summary = summarise(generation, engine, self._stop, self._place, self._span, allowed)
+            summary = as_left(summary, writer)
             reports.run(run_record(summary, self._number, self._span.started))
             writer.events.event(SUMMARY_EVENT, run=self._number, **summary.as_json())
             return summary
@@ -281,7 +294,7 @@ class _Run:
     def _seal(self, writer: OutputWriter, *, complete: bool) -> None:
         self._view.phase("seal", short_path(self._place.target), broke_off=not complete)
         writer.close(final=complete)
-        if complete:
+        if writer.state == "complete":
             files = units.files(len(writer.outputs))
             self._view.detail(f"{files} in {short_path(writer.outputs[0].parent)}")
 
@@ -302,7 +315,8 @@ class _Run:
     def _end_before(self, holding: Holding) -> EarlierEnd | None:
         """How the run before this one ended, if it died."""
         earlier = self._earlier
-        if earlier is None or earlier.state != "running" or not holding.died:
+        joins = self._sharing is not None and self._sharing.joins
+        if earlier is None or earlier.state != "running" or not holding.died or joins:
             return None
         return earlier_end(events_of(self._place), self._watch, earlier.run)
 

@@ -30,7 +30,8 @@ class Accuracy:
 class Summary:
     """One run of a job. Tokens are those of finished rows; `seconds` is the time of generation,
     `total_seconds` includes scan, load, warm-up and sealing; peaks and budgets are in bytes. Of the
-    rows that are `done` and `failed`, `earlier` and `earlier_failed` are those of earlier runs.
+    rows that are `done` and `failed`, `earlier` and `earlier_failed` are those of earlier runs, and
+    of others where several share the output: then the `outcome` of all but one is "left".
 
     `errors` counts failed rows by code, and `examples` has one row of each. The rates of the links
     are means over the passes, `recompute_ratio` is the recomputed share of the context that was
@@ -66,6 +67,12 @@ class Summary:
     recompute_form: str = ""
     comparison: Comparison = field(default_factory=Comparison)
     accuracy: Accuracy | None = None
+    shared: bool = False
+
+    @property
+    def left(self) -> bool:
+        """Whether others, who share the output, see to what is not done."""
+        return self.shared and self.outcome == "left"
 
     @property
     def whole(self) -> bool:
@@ -125,6 +132,8 @@ def closing_lines(summary: Summary) -> list[tuple[str, str]]:
 
 def headline(summary: Summary) -> str:
     """How the run ended, in one line."""
+    if summary.left:
+        return "Done here: the runs that share the output see to the rest."
     if summary.exit_code == ExitCode.FINISHED and summary.failed == 0:
         return "Finished: every row is good."
     if summary.exit_code in (ExitCode.FINISHED, ExitCode.ROWS_FAILED):
@@ -155,7 +164,9 @@ def _rows(summary: Summary) -> str:
     if summary.done < summary.rows:
         text += f", {units.count(summary.rows - summary.done)} not done"
     if summary.earlier:
-        text += f" ({units.count(summary.earlier)} by earlier runs)"
+        text += (
+            f" ({units.count(summary.earlier)} by {'other' if summary.shared else 'earlier'} runs)"
+        )
     return text
 
 
@@ -225,7 +236,7 @@ def _accuracy(summary: Summary) -> str:
 
 
 def _kept(summary: Summary) -> str:
-    if summary.done == summary.rows:
+    if summary.done == summary.rows or summary.left:
         return ""
     if not summary.done:
         return "no row was finished; run the job again"

@@ -6,8 +6,9 @@ is good. What cannot be trusted is put out of the way and said, and its rows run
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,6 +73,24 @@ class EarlierRows:
     errors: Counter[str] = field(default_factory=Counter)
     begun: Begun = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    _counted: dict[int, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, shard: int, rows: int, errors: Mapping[str, int]) -> None:
+        """So many rows of a shard are done, and ended with these errors; what was counted of it
+        before counts no more. Thread-safe."""
+        with self._lock:
+            rows_before, errors_before = self._counted.pop(shard, (0, {}))
+            self.done += rows - rows_before
+            # Whoever reads the counts has a whole one.
+            self.errors = self.errors + Counter(errors) - Counter(errors_before)
+            if shard not in self.sealed:
+                self._counted[shard] = (rows, errors)
+
+    def take_sealed(self, shard: int, seal: Seal) -> None:
+        """The shard of this seal is done."""
+        self.sealed.add(shard)
+        self.count(shard, len(self.layout.rows_of(shard)), seal.errors)
 
     def to_do(self) -> Iterator[int]:
         """The shards that are not sealed, in the order of the input."""
@@ -109,14 +128,14 @@ def find_earlier_rows(
     with ThreadPoolExecutor(_READERS) as pool:
         verdicts = dict(zip(seals, pool.map(check, seals.items()), strict=True))
     for shard in (shard for shard, good in verdicts.items() if good):
-        _take_sealed(found, shard, seals[shard])
+        found.take_sealed(shard, seals[shard])
     bad = [shard for shard, good in verdicts.items() if not good]
     if bad:
         # While every seal is there: they tell where in a joined file the good shards lie.
         found.parts.restore(disk, found.sealed)
         _put_away(bad, found, disk)
     for path in sorted(place.journal.glob("rows-*.bin")):
-        _take_journal(path, found, disk)
+        take_journal(path, found, disk)
     for path in sorted(place.journal.glob("columns-*")):
         disk.remove(path)
     begun, complaints = read_tokens(place.journal, layout.fingerprint)
@@ -158,12 +177,6 @@ def _is_true(parts: Parts, form: ShardFormat, item: tuple[int, Seal]) -> bool:
     return not path.exists() or form.is_whole(path, stamp)
 
 
-def _take_sealed(found: EarlierRows, shard: int, seal: Seal) -> None:
-    found.sealed.add(shard)
-    found.done += len(found.layout.rows_of(shard))
-    found.errors.update(seal.errors)
-
-
 def _put_away(shards: list[int], found: EarlierRows, disk: Disk) -> None:
     """Moves what is not what its seal says out of the output, so that nobody takes it."""
     parts, place = found.parts, found.parts.place
@@ -184,7 +197,8 @@ def _put_away(shards: list[int], found: EarlierRows, disk: Disk) -> None:
         disk.remove(place.seal(shard))
 
 
-def _take_journal(path: Path, found: EarlierRows, disk: Disk) -> None:
+def take_journal(path: Path, found: EarlierRows, disk: Disk) -> None:
+    """Makes the journal at `path` one that can be gone on with, and counts its rows."""
     layout, shard = found.layout, _number(path)
     span, rows = layout.span_of(shard), layout.rows_of(shard)
     if not span or (shard in found.sealed and rows == span):
@@ -204,8 +218,7 @@ def _take_journal(path: Path, found: EarlierRows, disk: Disk) -> None:
     taken = slice(0, len(rows))
     there = reading.index.results[taken] > 0
     found.journaled[shard] = np.packbits(there)
-    found.done += int(np.count_nonzero(there))
-    found.errors.update(reading.index.errors(taken))
+    found.count(shard, int(np.count_nonzero(there)), reading.index.errors(taken))
 
 
 def _number(path: Path) -> int:

@@ -50,6 +50,8 @@ def refuse_unsuitable(place: OutputPlace, resume: Resume) -> None:
 def next_run(place: OutputPlace) -> int:
     """The number of the run that begins now: from 1, and none twice in a folder."""
     known = [record.run for record in read_runs(place.target)]
+    # One that was killed has no record; its passes are not to be written over.
+    known += [int(path.name[4:8]) for path in (place.report / "steps").glob("run-*")]
     # A manifest that cannot be read is refused, or moved aside, by whoever claims the place.
     with suppress(ValueError):
         earlier = read_manifest(place.manifest)

@@ -7,11 +7,11 @@ it; those that share bear each other, and divide the shards among them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -20,6 +20,10 @@ from tightrun.io.lock_kinds import Held, Locks
 from tightrun.io.manifest import utc_now
 from tightrun.io.output_place import OutputError
 from tightrun.io.owner import Owner
+
+# Of runs that share an output one at a time has the lead: it may change what all of them rely on.
+# A run that comes has not begun with the output, and one that leaves has done with it.
+Stage = Literal["comes", "leads", "works", "leaves"]
 
 _RECORDS = "run-*.json"
 _TRIES = 100
@@ -39,6 +43,7 @@ class LiveRun:
     since: str = field(default_factory=utc_now)
     claims: tuple[int, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    stage: Stage = "comes"
 
 
 class LockedError(OutputError):
@@ -98,8 +103,7 @@ class RunLock:
         """
         with self._mine, turn(self._folder, self._locks, self._disk):
             self.check()
-            runs = live_runs(self._folder, self._locks)
-            shard = choose([run for run, lives in runs if lives and run.run != self.run])
+            shard = choose(self._others())
             if shard is not None:
                 self._change(claims=(*self.record.claims, shard))
             return shard
@@ -108,6 +112,30 @@ class RunLock:
         """Gives up a claim: the shard is done."""
         with self._mine:
             self._change(claims=tuple(claim for claim in self.record.claims if claim != shard))
+
+    def lead(self) -> list[LiveRun] | None:
+        """Takes the lead and returns the other runs that live; None while one of them has it.
+
+        Raises LostError if others have taken us for dead.
+        """
+        with self._mine, turn(self._folder, self._locks, self._disk):
+            self.check()
+            others = self._others()
+            if any(run.stage == "leads" for run in others):
+                return None
+            self._change(stage="leads")
+            return others
+
+    def follow(self, stage: Stage) -> None:
+        """Gives up the lead."""
+        with self._mine:
+            self._change(stage=stage)
+
+    def forget_dead(self) -> None:
+        """Removes the records of runs that died while this one lived."""
+        with self._mine, turn(self._folder, self._locks, self._disk):
+            runs = live_runs(self._folder, self._locks)
+            _forget([run for run, lives in runs if not lives], self._folder, self._disk)
 
     def check(self) -> None:
         """Raises LostError if others have taken us for dead."""
@@ -136,6 +164,11 @@ class RunLock:
     @property
     def _path(self) -> Path:
         return _record_path(self._folder, self.record.run)
+
+    def _others(self) -> list[LiveRun]:
+        """The other runs that live; to be asked within a turn."""
+        runs = live_runs(self._folder, self._locks)
+        return [run for run, lives in runs if lives and run.run != self.run]
 
     def _change(self, **what: Any) -> None:
         self.check()
@@ -173,10 +206,7 @@ def take(
                 raise LockedError(target, other)
             run = max(run, other.run + 1)
         lock = RunLock(folder, locks, disk, LiveRun(run, shared, owner), tuple(left), made)
-        for dead in left:
-            path = _record_path(folder, dead.run)
-            disk.remove(path)
-            disk.remove(path.with_suffix(".lock"))
+        _forget(left, folder, disk)
         return lock
 
 
@@ -208,6 +238,13 @@ def _begin_turn(stack: ExitStack, path: Path, locks: Locks, disk: Disk) -> None:
             # Whoever had the last turn removed the folder after we had found it.
             missing = error
     raise missing
+
+
+def _forget(dead: Iterable[LiveRun], folder: Path, disk: Disk) -> None:
+    for run in dead:
+        path = _record_path(folder, run.run)
+        disk.remove(path)
+        disk.remove(path.with_suffix(".lock"))
 
 
 def _record_path(folder: Path, run: int) -> Path:

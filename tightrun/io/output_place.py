@@ -77,6 +77,10 @@ class OutputPlace:
         """What the links did in some passes of the last run."""
         return self.bookkeeping / "trace.json.gz"
 
+    def trace_of(self, run: int) -> Path:
+        """The same of a run that came to share the output while another was at work on it."""
+        return self.bookkeeping / f"trace-{run:04d}.json.gz"
+
     @property
     def seals(self) -> Path:
         """Folder of what was noted of each shard when it was written."""

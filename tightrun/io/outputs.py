@@ -22,23 +22,18 @@ from typing import TYPE_CHECKING, Any
 from tightrun.core import Completion, Request, Written
 from tightrun.io.dataset_card import write_card
 from tightrun.io.durable import Disk
-from tightrun.io.earlier_rows import EarlierRows, Layout, find_earlier_rows
-from tightrun.io.earlier_run import (
-    claim,
-    earlier_run,
-    has_rows,
-    refuse_another_job,
-    what_differs,
-)
+from tightrun.io.earlier_rows import Layout
+from tightrun.io.earlier_run import claim, earlier_run
 from tightrun.io.events import EventLog
-from tightrun.io.forcing import take_over
 from tightrun.io.input_types import InputChunk, Scan
-from tightrun.io.manifest import Manifest, RunInfo, State, new_manifest, utc_now
+from tightrun.io.manifest import RunInfo, State, new_manifest, utc_now
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
-from tightrun.io.row_record import Finished
+from tightrun.io.row_record import Finished, memory_of
 from tightrun.io.shard import OpenShard
 from tightrun.io.shard_formats import format_of
+from tightrun.io.sharing import Sharing
 from tightrun.io.single_file import join_shards
+from tightrun.io.taking_up import Beginner
 from tightrun.io.token_journal import TokenJournal
 from tightrun.io.window import Window
 from tightrun.io.write_behind import WriteBehind, WriteError
@@ -64,7 +59,6 @@ Unfinished = Callable[[Callable[[int, int, int], int]], list[Written]]
 # because whoever finishes them has a model to run.
 _ADMIT_ROOM = 16 << 20
 _PUT_ROOM = 128 << 20
-_ROW_BYTES = 200
 # With the time a sync takes, and a shard that is just being written, a kill costs less than 10 s.
 _SYNC_S = 5.0
 
@@ -74,6 +68,8 @@ class OutputWriter:
 
     `scan` is that of the job's input, `rows` how many of its rows this run takes (default all),
     `n` the samples per row. `place` is a claimed OutputPlace; without it, the job's is claimed.
+    With `sharing` others may write to it too, each its own shards; `state` is what became of the
+    output in the end, None if it was left to them.
     Raises OutputError if the output of another job lies there; with `resume` "force", its finished
     rows are taken over where this job has their ids.
 
@@ -91,9 +87,12 @@ class OutputWriter:
         rows: int | None = None,
         place: OutputPlace | None = None,
         resume: Resume = "auto",
+        sharing: Sharing | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
+        self._sharing = sharing
+        self.state: State | None = "running"
         if place is None:
             place = OutputPlace.of(job.output.path)
             claim(place, "auto", self._disk)
@@ -108,19 +107,37 @@ class OutputWriter:
         self._manifest = new_manifest(job, scan, run_info, self.rows, self._form.columns, earlier)
         shard_rows = job.output.shard_rows
         self._layout = Layout(self.fingerprint, shard_rows, self.rows, scan.rows)
-        left_out = self._take_over(earlier, scan) if earlier and resume == "force" else 0
-        if earlier is not None and resume != "force":
-            refuse_another_job(place, earlier, self._manifest)
-        self.earlier = find_earlier_rows(place, self._layout, self._form, self._disk)
-        if left_out:
-            text = f"{left_out:,} finished rows are left out: this job has none of their ids"
-            self.earlier.complaints.append(text)
-        self.rows_done = self.earlier.done
-        self.error_counts = Counter(self.earlier.errors)
+        beginner = Beginner(place, earlier, self._manifest, self._layout, self._form, self._disk)
+        if sharing is not None and sharing.joins:
+            self._manifest, self.earlier = beginner.join()
+        else:
+            self.earlier = beginner.take_up(scan.id_hashes, resume)
+        self._put_rows = 0
+        self._put_errors: Counter[str] = Counter()
         self.window = Window(shard_rows)
-        self.already_complete = _is_complete(earlier, self.rows, self.earlier)
+        self.already_complete = beginner.is_over(self.earlier)
         if not self.already_complete:
             self._start()
+
+    @property
+    def rows_done(self) -> int:
+        """Finished rows, of this run and of all others as far as this one knows."""
+        return self.earlier.done + self._put_rows
+
+    @property
+    def error_counts(self) -> Counter[str]:
+        """How many of them ended with each error."""
+        return self.earlier.errors + self._put_errors
+
+    @property
+    def shared(self) -> bool:
+        """Whether other runs may write to the output too."""
+        return self._sharing is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether others may, and nothing is left for this run."""
+        return self._sharing is not None and self._sharing.exhausted
 
     @property
     def rows_failed(self) -> int:
@@ -148,7 +165,8 @@ class OutputWriter:
     def set_plan(self, plan: Mapping[str, Any]) -> None:
         """Records the plan, once it is known."""
         self._manifest = replace(self._manifest, plan=dict(plan))
-        self._manifest.write(self._disk, self.place.manifest)
+        if self._sharing is None:
+            self._manifest.write(self._disk, self.place.manifest)
 
     def set_learnt(self, learnt: Mapping[str, Any]) -> None:
         """What the next run of the job may begin with; written when this one closes."""
@@ -158,12 +176,18 @@ class OutputWriter:
         """Lets the tokens of unfinished rows be kept: `unfinished` is asked every few seconds."""
         self._unfinished = unfinished
 
-    def to_read(self, stop: threading.Event) -> Iterator[range]:
+    def to_read(
+        self, stop: threading.Event, wanted: Callable[[], bool] = lambda: True
+    ) -> Iterator[range]:
         """The rows that are to be read and admitted, those of one shard after those of another.
 
-        Waits as the window asks; ends early when stopped, or when nothing more can be written.
+        Waits as the window asks, and where others share the output for more rows to be `wanted`;
+        ends early when stopped, or when nothing more can be written.
         """
-        for shard in self.earlier.to_do():
+        shards = self.earlier.to_do()
+        if self._sharing is not None:
+            shards = self._sharing.shards(stop, lambda: self.window.wait_to_open(stop) and wanted())
+        for shard in shards:
             if not self.window.wait_to_open(stop):
                 return
             self.window.open(self._layout.rows_of(shard))
@@ -185,7 +209,7 @@ class OutputWriter:
     def put(self, completion: Completion) -> None:
         """Takes a finished row, good or bad."""
         finished = Finished(completion, int(time.time()))
-        self._thread.give(partial(self._put, finished), _memory_of(completion), _PUT_ROOM)
+        self._thread.give(partial(self._put, finished), memory_of(completion), _PUT_ROOM)
 
     def flush(self) -> None:
         """Returns when every row put so far is on the disk, and what the others have drawn."""
@@ -219,14 +243,6 @@ class OutputWriter:
         with suppress(OSError):
             self._tokens.sync()
 
-    def _take_over(self, earlier: Manifest, scan: Scan) -> int:
-        """Makes another job's finished rows this one's; returns how many it has not."""
-        if not what_differs(earlier, self._manifest) or not has_rows(self.place):
-            return 0
-        hashes, suffix = scan.id_hashes, self._form.suffix
-        args = (self.place, earlier, self._manifest, self._layout, hashes, suffix, self._disk)
-        return take_over(*args).left_out
-
     def _start(self) -> None:
         place = self.place
         try:
@@ -234,13 +250,15 @@ class OutputWriter:
                 self._disk.make_folder(folder)
             for private in (place.journal, place.seals):
                 self._disk.make_folder(private, 0o700)
-            self._manifest = replace(self._manifest, **self._counts())
-            self._manifest.write(self._disk, place.manifest)
-            self._write_card()
+            if self._sharing is None or not self._sharing.joins:
+                self._manifest = replace(self._manifest, **self._counts())
+                self._manifest.write(self._disk, place.manifest)
+                self._write_card()
+                self.earlier.parts.restore(self._disk, self.earlier.sealed)
+            self._tokens = self._journal_of_tokens()
+            if self._sharing is not None:
+                self._sharing.begin(self.earlier, self._disk)
             self._tell_start()
-            self.earlier.parts.restore(self._disk, self.earlier.sealed)
-            begun = self.earlier.begun
-            self._tokens = TokenJournal(self._disk, place.journal, self.fingerprint, begun)
         except OSError as error:
             raise OutputError(
                 f"output.path: {place.target} cannot be written ({error}); make room or name "
@@ -248,6 +266,17 @@ class OutputWriter:
             ) from error
         self._thread = WriteBehind(
             every=self._sync, period_s=_SYNC_S, failed=self.window.abandon, name="tightrun-writer"
+        )
+
+    def _journal_of_tokens(self) -> TokenJournal:
+        shared = self._sharing is not None
+        return TokenJournal(
+            self._disk,
+            self.place.journal,
+            self.fingerprint,
+            {} if shared else self.earlier.begun,
+            run=self._manifest.run,
+            shared=shared,
         )
 
     def _tell_start(self) -> None:
@@ -284,9 +313,9 @@ class OutputWriter:
         shard = self._shard_of(row.row_index)
         shard.append(finished)
         self._tokens.end(row.row_index)
-        self.rows_done += 1
+        self._put_rows += 1
         if row.error is not None:
-            self.error_counts[row.error.code] += 1
+            self._put_errors[row.error.code] += 1
         self.window.finished(row.row_index)
         if shard.complete:
             self._seal(shard)
@@ -294,6 +323,8 @@ class OutputWriter:
     def _seal(self, shard: OpenShard) -> None:
         seal = shard.seal()
         del self._open[shard.index]
+        if self._sharing is not None:
+            self._sharing.sealed(shard.index)
         self.window.sealed(shard.index)
         self.events.event(
             "sealed",
@@ -327,6 +358,17 @@ class OutputWriter:
         for shard in self._open.values():
             shard.close()
         self._tokens.close()
+        if self._sharing is None:
+            self._conclude(state)
+            return
+        with self._sharing.leaving() as whose:
+            if whose is None:
+                self.state = None
+                self.events.event("left", run=self._manifest.run, rows=self._put_rows)
+            else:
+                self._conclude(whose)
+
+    def _conclude(self, state: State) -> None:
         if state == "complete":
             self._finish()
         self._disk.remove_folder(self.place.journal)
@@ -336,6 +378,7 @@ class OutputWriter:
         # Last, because it says that all is there.
         self._manifest.write(self._disk, self.place.manifest)
         self.events.event(state, rows=self.rows_done, failed=self.rows_failed)
+        self.state = state
 
     def _counts(self) -> dict[str, Any]:
         return {
@@ -343,19 +386,3 @@ class OutputWriter:
             "rows_failed": self.rows_failed,
             "errors": dict(self.error_counts),
         }
-
-
-def _is_complete(earlier: Manifest | None, rows: int, found: EarlierRows) -> bool:
-    """Whether an earlier run has ended with at least these rows, and their shards are whole."""
-    ended = earlier is not None and earlier.state == "complete" and earlier.rows >= rows
-    return ended and len(found.sealed) == found.layout.shards
-
-
-def _memory_of(completion: Completion) -> int:
-    """About how many bytes a finished row keeps until it is written."""
-    nbytes = _ROW_BYTES
-    for sample in completion.samples:
-        nbytes += len(sample.text)
-        if sample.logprobs:
-            nbytes += len(sample.logprobs) * (1 + len(sample.logprobs[0].top)) * _ROW_BYTES
-    return nbytes

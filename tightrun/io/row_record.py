@@ -14,6 +14,7 @@ GOOD = 1
 _CODES = {code: number for number, code in enumerate(ERROR_CODES, start=GOOD + 1)}
 # What a scan of a journal needs of a row, so that it need not read the rest: index and result.
 _SUMMARY = struct.Struct("<qB")
+_ROW_BYTES = 200
 
 
 class Finished(NamedTuple):
@@ -21,6 +22,16 @@ class Finished(NamedTuple):
 
     completion: Completion
     created_s: int
+
+
+def memory_of(completion: Completion) -> int:
+    """About how many bytes a finished row keeps until it is written."""
+    nbytes = _ROW_BYTES
+    for sample in completion.samples:
+        nbytes += len(sample.text)
+        if sample.logprobs:
+            nbytes += len(sample.logprobs) * (1 + len(sample.logprobs[0].top)) * _ROW_BYTES
+    return nbytes
 
 
 def result_of(error: RowError | None) -> int:

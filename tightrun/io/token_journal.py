@@ -2,12 +2,13 @@
 
 A file begins with all that is alive and is appended to; when most of it is of rows that have
 finished since, a new one is begun, and the old one goes once the new one is on the disk. A row is
-not said to have ended: whoever reads the journal knows which rows have finished.
+not said to have ended: whoever reads the journal knows which rows have finished. Each run has files
+of its own, so that runs which share an output can write at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class _Known:
 
 
 class TokenJournal:
-    """Writes the tokens of one run. `begun` are those of earlier runs that are not done with.
+    """Writes the tokens of the run of that number. `begun` are those of earlier runs that are not
+    done with; the files they were in go, unless others that share the output may need them.
 
     Its memory is a few numbers for each unfinished sample. Not thread-safe.
     """
@@ -48,10 +50,13 @@ class TokenJournal:
         fingerprint: str,
         begun: Mapping[int, Mapping[int, Piece]],
         *,
+        run: int = 1,
+        shared: bool = False,
         spare_bytes: int = _SPARE_BYTES,
     ) -> None:
         self._disk = disk
         self._folder = folder
+        self._run = run
         self._about = orjson.dumps({"fingerprint": fingerprint})
         self._spare_bytes = spare_bytes
         self._known: dict[int, dict[int, _Known]] = {}
@@ -60,7 +65,7 @@ class TokenJournal:
         pieces = [piece for samples in begun.values() for piece in samples.values()]
         for piece in pieces:
             self._count(piece)
-        self._file = self._begin(pieces, _files(folder))
+        self._file = self._begin(pieces, [] if shared else _files(folder))
 
     @property
     def alive_bytes(self) -> int:
@@ -118,8 +123,9 @@ class TokenJournal:
 
     def _begin(self, alive: Iterable[Piece], old: list[Path]) -> DiskFile:
         """A new file that begins with `alive`; then the old ones go."""
-        number = _number(old[-1]) + 1 if old else 0
-        path = self._folder / f"tokens-{number:05d}.bin"
+        mine = sorted(self._folder.glob(f"tokens-{self._run:04d}-*.bin"))
+        number = 1 + int(mine[-1].stem[-5:]) if mine else 0
+        path = self._folder / f"tokens-{self._run:04d}-{number:05d}.bin"
         with self._disk.whole(path, OWNER_ONLY) as file:
             file.write(MAGIC)
             file.write(pack_frame(ABOUT, self._about))
@@ -136,24 +142,42 @@ class TokenJournal:
                 yield piece
 
 
-def read_tokens(folder: Path, fingerprint: str) -> tuple[Begun, list[str]]:
-    """The tokens that earlier runs of a job have left, and what is to be said of their file.
+def read_tokens(
+    folder: Path, fingerprint: str, rows: range | None = None, live: Container[int] = ()
+) -> tuple[Begun, list[str]]:
+    """The tokens that earlier runs of a job have left, of `rows` only if given, and what is to be
+    said of their files; those of the runs `live` are not looked at.
 
-    Where a crash left two files, the newer one has all that the older one has.
+    Of a sample that several files have, the most tokens count: each is what the others began.
     """
     begun: Begun = {}
-    files = _files(folder)
-    if not files:
-        return begun, []
-    file = FrameFile(files[-1])
+    complaints = []
+    for path in _files(folder):
+        if run_of(path) in live:
+            continue
+        file = FrameFile(path)
+        for row, samples in _begun(file, fingerprint, rows).items():
+            known = begun.setdefault(row, {})
+            for sample, piece in samples.items():
+                if sample not in known or piece.stop >= known[sample].stop:
+                    known[sample] = piece
+        if file.complaint:
+            complaints.append(file.complaint)
+    return begun, complaints
+
+
+def _begun(file: FrameFile, fingerprint: str, rows: range | None) -> Begun:
+    begun: Begun = {}
     for piece in _pieces(file, fingerprint):
+        if rows is not None and piece.row_index not in rows:
+            continue
         samples = begun.setdefault(piece.row_index, {})
         before = samples.get(piece.sample)
         if piece.first == 0:
             samples[piece.sample] = piece
         elif before is not None and piece.follows(before):
             before.add(piece)
-    return begun, [file.complaint] if file.complaint else []
+    return {row: samples for row, samples in begun.items() if samples}
 
 
 def _pieces(file: FrameFile, fingerprint: str | None = None) -> Iterator[Piece]:
@@ -166,9 +190,10 @@ def _pieces(file: FrameFile, fingerprint: str | None = None) -> Iterator[Piece]:
             yield from pieces_of(frame.payload)
 
 
+def run_of(path: Path) -> int:
+    """The number of the run that a file of tokens is of."""
+    return int(path.stem.split("-")[1])
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("tokens-*.bin"))
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("tokens-"))
