@@ -17,7 +17,7 @@ from tightrun.io.durable import Disk
 from tightrun.io.earlier_run import next_run, refuse_unsuitable
 from tightrun.io.lock import LockedError, RunLock, take
 from tightrun.io.lock_kinds import Locks, locks_for
-from tightrun.io.outputs import OutputError, OutputPlace, Resume, claim
+from tightrun.io.outputs import OutputError, OutputPlace, Resume, UnwritableError, claim
 from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.sharing import Sharing, lead_of
 from tightrun.runtime.mounts import mount_of, read_mounts
@@ -82,10 +82,18 @@ class Holding:
         self._held.renew({})
 
     def close(self) -> None:
-        """Gives the output back."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        """Gives the output back.
+
+        Where the disk refuses that, the next run takes this one for dead; how this one ended is
+        more than that, so it is said and not raised.
+        """
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        try:
+            lock.release()
+        except OSError as error:
+            self._view.note(f"{short_path(self._place.target)} is not given back: {error}")
 
     @property
     def _held(self) -> RunLock:
@@ -142,10 +150,7 @@ class Holding:
                 shared=self._shared,
             )
         except OSError as error:
-            raise OutputError(
-                f"output.path: {place.target} cannot be written ({error}); make room or name "
-                "another"
-            ) from error
+            raise UnwritableError(place.target, error) from error
 
     def _follow(self, moved: Path) -> None:
         """Takes the place that is free now in exchange for what was moved away."""

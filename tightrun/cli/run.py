@@ -322,10 +322,14 @@ class _Run:
 
     def _log_error(self, error: Exception) -> None:
         """Puts the traceback where the run's events are, and says so on the error itself."""
-        Disk().make_folder(self._place.bookkeeping)
-        log = EventLog(self._place.bookkeeping)
-        log.event("error", error=repr(error), traceback=traceback.format_exc())
-        error.add_note(f"The traceback is in {log.path}")
+        try:
+            Disk().make_folder(self._place.bookkeeping)
+            log = EventLog(self._place.bookkeeping)
+            log.event("error", error=repr(error), traceback=traceback.format_exc())
+        except OSError as refused:
+            error.add_note(f"The traceback could not be kept: {refused}")
+        else:
+            error.add_note(f"The traceback is in {log.path}")
 
     def _title(self) -> str:
         source = self._job.path or self._job.input.dataset or ", ".join(self._job.input.path)

@@ -13,6 +13,15 @@ class OutputError(ValueError):
     """The output cannot go where the job says; the message says what to do about it."""
 
 
+class UnwritableError(OutputError):
+    """The disk refused the output when it was to be begun, which is not the job's fault."""
+
+    def __init__(self, target: Path, error: OSError) -> None:
+        super().__init__(
+            f"output.path: {target} cannot be written ({error}); make room or name another"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class OutputPlace:
     """The paths of one job's output: a folder, or a single .jsonl file with a folder beside it.

@@ -27,7 +27,7 @@ from tightrun.io.earlier_run import claim, earlier_run
 from tightrun.io.events import EventLog
 from tightrun.io.input_types import InputChunk, Scan
 from tightrun.io.manifest import RunInfo, State, new_manifest, utc_now
-from tightrun.io.output_place import OutputError, OutputPlace, Resume
+from tightrun.io.output_place import OutputError, OutputPlace, Resume, UnwritableError
 from tightrun.io.row_record import Finished, memory_of
 from tightrun.io.shard import OpenShard
 from tightrun.io.shard_formats import format_of
@@ -47,6 +47,7 @@ __all__ = [
     "OutputWriter",
     "Resume",
     "RunInfo",
+    "UnwritableError",
     "Window",
     "WriteError",
     "claim",
@@ -260,10 +261,7 @@ class OutputWriter:
                 self._sharing.begin(self.earlier, self._disk)
             self._tell_start()
         except OSError as error:
-            raise OutputError(
-                f"output.path: {place.target} cannot be written ({error}); make room or name "
-                "another"
-            ) from error
+            raise UnwritableError(place.target, error) from error
         self._thread = WriteBehind(
             every=self._sync, period_s=_SYNC_S, failed=self.window.abandon, name="tightrun-writer"
         )
