@@ -24,6 +24,14 @@ class LossyDisk(Disk):
         self._contents: dict[int, bytes] = {}
         self._names: dict[Path, dict[str, int]] = {}
 
+    def adopt(self, root: Path) -> None:
+        """What the folder `root` holds has been on the disk for long."""
+        for folder, _, files in os.walk(root):
+            self._remember(Path(folder))
+            for name in files:
+                path = Path(folder) / name
+                self._contents[path.stat().st_ino] = path.read_bytes()
+
     def leave(self, root: Path, target: Path) -> None:
         """Makes at `target` what is left of the folder `root`."""
         target.mkdir(parents=True)
@@ -52,10 +60,7 @@ class LossyDisk(Disk):
         self._step()
         about, path = os.fstat(fd), Path(f"/proc/self/fd/{fd}")
         if stat.S_ISDIR(about.st_mode):
-            folder = path.resolve()
-            self._names[folder] = {
-                entry.name: -1 if entry.is_dir() else entry.inode() for entry in os.scandir(folder)
-            }
+            self._remember(path.resolve())
         else:
             self._contents[about.st_ino] = path.read_bytes()
 
@@ -76,6 +81,11 @@ class LossyDisk(Disk):
             self._step()
         super().make_folder(path, mode)
         self._names.setdefault(path, {})
+
+    def _remember(self, folder: Path) -> None:
+        self._names[folder] = {
+            entry.name: -1 if entry.is_dir() else entry.inode() for entry in os.scandir(folder)
+        }
 
     def _step(self) -> None:
         self.count += 1

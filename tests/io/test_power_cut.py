@@ -17,7 +17,7 @@ from tightrun.core import Written
 from tightrun.io.outputs import WriteError
 
 ROWS = 14
-MOMENTS = 20
+MOMENTS = 30
 OPTIONS: dict[str, Any] = {"output": {"shard_rows": 5, "format": "jsonl"}}
 
 

@@ -17,7 +17,7 @@ from tightrun.io.durable import Disk
 from tightrun.io.earlier_run import next_run, refuse_unsuitable
 from tightrun.io.lock import LockedError, RunLock, take
 from tightrun.io.lock_kinds import Locks, locks_for
-from tightrun.io.outputs import OutputError, OutputPlace, Resume, UnwritableError, claim
+from tightrun.io.outputs import OutputPlace, Resume, UnwritableError, claim
 from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.sharing import Sharing, lead_of
 from tightrun.runtime.mounts import mount_of, read_mounts

@@ -1,0 +1,1 @@
+"""Real jobs in processes of their own, and what the world does to them."""

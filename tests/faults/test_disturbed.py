@@ -1,0 +1,43 @@
+"""A run that is killed, loses its power, its disk or some bytes comes to what one run comes to.
+
+`python -m tests.faults` does the same many more times.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import World
+from tests.faults.cuts import cut_often
+from tests.faults.flips import flip_often
+from tests.faults.full_disks import spoil_often
+from tests.faults.kills import kill_often
+from tests.faults.misfortune import MOMENTS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("way", "kills"), [("greedy", 8), ("sampled", 7)])
+def test_kills_lose_no_row_and_change_no_text(world: World, way: str, kills: int) -> None:
+    tale = kill_often(world.runs, world.folder, world.model, kills, way=way)
+    assert tale.kills == kills
+    assert len(tale.moments) == min(kills, len(MOMENTS))
+
+
+def test_power_cuts_lose_no_row_and_change_no_text(world: World) -> None:
+    assert cut_often(world.runs, world.folder, world.model, 4, way="greedy").cuts == 4
+
+
+@pytest.mark.parametrize(
+    ("trouble", "points"), [("ENOSPC", 3), ("EROFS", 2), ("EACCES", 2), ("EIO", 3)]
+)
+def test_a_disk_that_fails_is_named_and_nothing_is_lost(
+    world: World, trouble: str, points: int
+) -> None:
+    codes = spoil_often(world.runs, world.folder, world.model, points, trouble=trouble)
+    assert codes.total() == points
+
+
+def test_bytes_that_flip_are_found_and_said_and_their_rows_run_again(world: World) -> None:
+    flipped = flip_often(world.runs, world.folder, world.model, 5, way="greedy")
+    assert set(flipped) == {"shard", "seal", "journal", "tokens", "columns"}
