@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.cli.fake_engine import FakeEngine, factory
-from tightrun.cli import perform
+from tightrun.cli import perform, worker_process
 from tightrun.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,12 @@ def wait(pace: str) -> None:
             time.sleep(0.01)
 
 
+def pretend(pace: str) -> None:
+    """Lets the command have an engine of that pace."""
+    perform.start_engine = factory(FakeEngine(before=lambda _request: wait(pace)))
+
+
 if __name__ == "__main__":
-    engine = FakeEngine(before=lambda _request: wait(sys.argv[1]))
-    perform.start_engine = factory(engine)
+    pretend(sys.argv[1])
+    worker_process.COMMAND = (sys.executable, "-m", "tests.cli.fake_worker", sys.argv[1])
     main(sys.argv[2:])

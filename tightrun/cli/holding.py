@@ -68,7 +68,7 @@ class Holding:
         """Judges what lies at the place, or moves it aside; says so, and what died there."""
         live, left = self._place.live, self._held.left
         if self.sharing is not None and self.sharing.joins:
-            self._view.note(f"{short_path(self._place.target)} is shared with runs at work")
+            self._view.fact(f"{short_path(self._place.target)} is shared with runs at work")
             return
         for old, new in claim(self._place, resume):
             self._view.note(f"{short_path(old)} was moved to {short_path(new)}")

@@ -88,6 +88,7 @@ def _run(
     allow_failures: options.AllowFailures = None,
     if_locked: options.IfLocked = options.IfLockedChoice.FAIL,
     share: options.Share = False,
+    workers: options.Workers = "1",
     log_format: options.Format = LogFormat.AUTO,
     quiet: options.Quiet = False,
 ) -> None:
@@ -107,7 +108,7 @@ def _run(
             "--resume new would move aside what the others write; move the folder away before",
             param_hint="--share",
         )
-    from tightrun.cli.perform import perform
+    from tightrun.cli.perform import perform, perform_workers
     from tightrun.cli.run import RunOptions
 
     flags = RunOptions(
@@ -118,8 +119,11 @@ def _run(
         if_locked=if_locked.value,
         share=share,
     )
-    code = perform(job, set_ or (), flags, log_format=log_format, quiet=quiet)
-    raise typer.Exit(code)
+    args = (job, set_ or (), flags)
+    number = options.number_of_workers(workers)
+    if number == 1:
+        raise typer.Exit(perform(*args, log_format=log_format, quiet=quiet))
+    raise typer.Exit(perform_workers(*args, number, log_format=log_format, quiet=quiet))
 
 
 @app.command("batch")

@@ -42,6 +42,15 @@ def tolerance(allow_failures: str | None) -> Tolerance | None:
         raise typer.BadParameter(str(error), param_hint="--allow-failures") from error
 
 
+def number_of_workers(asked: str) -> int | None:
+    """The value of `--workers`; None for one per GPU."""
+    if asked == "auto":
+        return None
+    if not asked.isdecimal() or asked == "0":
+        raise typer.BadParameter("a number from 1, or auto", param_hint="--workers")
+    return int(asked)
+
+
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 
 Set = Annotated[
@@ -104,6 +113,14 @@ Share = Annotated[
         "--share",
         help="Work on the output together with other runs that say so too, as the tasks of a Slurm "
         "array do: each takes shards that are free, and the last one concludes.",
+    ),
+]
+Workers = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        help="Run N processes that share the output; auto: one for each GPU that CUDA sees.",
     ),
 ]
 Format = Annotated[

@@ -118,7 +118,7 @@ def nothing_left(
     writer: OutputWriter, place: OutputPlace, span: Span, allowed: Tolerance | None
 ) -> Summary:
     """The summary of a run that found all rows finished, and only had to write them to shards."""
-    code = _code_of_failures(writer.rows_failed, writer.rows, allowed)
+    code = code_of_failures(writer.rows_failed, writer.rows, allowed)
     return _of_earlier_runs(writer, place, span, code, "finished")
 
 
@@ -181,10 +181,11 @@ def _exit_code(generation: Generation, stop: Stop, allowed: Tolerance | None) ->
     """A stop that came too late to keep a row from finishing is none, unless rows failed."""
     if stop.code is ExitCode.TOO_MANY_FAILED or (stop.code and not generation.complete):
         return stop.code
-    return _code_of_failures(generation.tally.failed, generation.rows, allowed)
+    return code_of_failures(generation.tally.failed, generation.rows, allowed)
 
 
-def _code_of_failures(failed: int, rows: int, allowed: Tolerance | None) -> ExitCode:
+def code_of_failures(failed: int, rows: int, allowed: Tolerance | None) -> ExitCode:
+    """The exit code of a job whose rows have all come to their end."""
     if failed == 0 or (allowed is not None and allowed.allows(failed, rows)):
         return ExitCode.FINISHED
     return ExitCode.ROWS_FAILED

@@ -156,6 +156,11 @@ class _Run:
         self._view.closing(summary)
         return summary
 
+    @property
+    def _joins(self) -> bool:
+        """Whether others were at work on the output when this run came."""
+        return self._sharing is not None and self._sharing.joins
+
     def _phases(self) -> Summary:
         try:
             with self._stop.nothing_to_save():
@@ -216,7 +221,7 @@ class _Run:
 
     def _say_what_is_done(self, writer: OutputWriter) -> None:
         done, complaints = writer.rows_done, writer.earlier.complaints
-        if done or writer.earlier.begun:
+        if (done or writer.earlier.begun) and not self._joins:
             rows = units.rows(writer.rows)
             self._view.fact(f"resuming: {units.count(done)} of {rows} done")
         for complaint in complaints[:COMPLAINTS_TO_SAY]:
@@ -256,8 +261,7 @@ class _Run:
 
     def _generate(self, scan: Scan, writer: OutputWriter, engine: Engine) -> Summary:
         reports = ReportWriter(self._place.report, self._number)
-        joins = self._sharing is not None and self._sharing.joins
-        traced = self._place.trace_of(self._number) if joins else self._place.trace
+        traced = self._place.trace_of(self._number) if self._joins else self._place.trace
         trace = TraceWriter(traced, self._number)
         generation = Generation(
             self._job, engine, writer, self._stop, self._view, self._options.show_prompts
@@ -315,8 +319,7 @@ class _Run:
     def _end_before(self, holding: Holding) -> EarlierEnd | None:
         """How the run before this one ended, if it died."""
         earlier = self._earlier
-        joins = self._sharing is not None and self._sharing.joins
-        if earlier is None or earlier.state != "running" or not holding.died or joins:
+        if earlier is None or earlier.state != "running" or not holding.died or self._joins:
             return None
         return earlier_end(events_of(self._place), self._watch, earlier.run)
 

@@ -155,8 +155,13 @@ def read_tokens(
     for path in _files(folder):
         if run_of(path) in live:
             continue
-        file = FrameFile(path)
-        for row, samples in _begun(file, fingerprint, rows).items():
+        try:
+            file = FrameFile(path)
+            found = _begun(file, fingerprint, rows)
+        except FileNotFoundError:
+            # Its run has come meanwhile, or was faster: it is at work on other rows.
+            continue
+        for row, samples in found.items():
             known = begun.setdefault(row, {})
             for sample, piece in samples.items():
                 if sample not in known or piece.stop >= known[sample].stop:
