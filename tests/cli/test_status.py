@@ -32,12 +32,25 @@ def change(out: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_living_run_is_as_far_as_it_last_said(tmp_path: Path, out: Path) -> None:
+def test_a_living_run_is_as_far_as_its_folder_says(tmp_path: Path, out: Path) -> None:
     here, live = machine(tmp_path / "node"), OutputPlace.of(out).live
     take(live, locks_at(live, here), here.me, target=out)
+    change(out, rows_done=0)
     EventLog(out / "_tightrun").event("progress", done=8, failed=1, eta_s=12.5)
     status = status_of(out, here)
-    assert (status.state, status.done, status.failed, status.eta_s) == ("running", 8, 1, 12.5)
+    assert (status.state, status.done, status.failed, status.eta_s) == ("running", 20, 0, 12.5)
+
+
+def test_runs_that_share_are_told_together(tmp_path: Path, out: Path) -> None:
+    live, log = OutputPlace.of(out).live, EventLog(out / "_tightrun")
+    for run, speed, eta_s in ((1, 300.0, 20.0), (2, 100.0, 60.0), (3, 50.0, 1.0)):
+        here = machine(tmp_path / "node", me=100 + run)
+        take(live, locks_at(live, here), here.me, target=out, shared=True)
+        log.event("progress", run=run, output_tokens_per_s=speed, eta_s=eta_s)
+    end_process(tmp_path / "node", 103)
+    status = status_of(out, machine(tmp_path / "node", me=100))
+    assert (status.live, status.output_tokens_per_s, status.eta_s) == (2, 400.0, 15.0)
+    assert dict(status_lines(status))["state"] == "running, 2 processes at work"
 
 
 def test_a_living_run_tells_its_speed_beside_the_planned_one(tmp_path: Path, out: Path) -> None:

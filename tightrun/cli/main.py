@@ -203,6 +203,27 @@ def _init(
     write_starter(path)
 
 
+@app.command("slurm")
+def _slurm(
+    job: options.JobFile,
+    set_: options.Set = None,
+    array: Annotated[
+        int, typer.Option("--array", metavar="N", min=1, help="Tasks that share the rows.")
+    ] = 1,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=0, help="GPUs of each task; a process for each."),
+    ] = None,
+    time: Annotated[
+        str, typer.Option("--time", metavar="TIME", help="Time of each task, as for sbatch.")
+    ] = "24:00:00",
+) -> None:
+    """Print a batch script for Slurm: tightrun slurm job.yaml | sbatch."""
+    from tightrun.cli.slurm import batch_script
+
+    typer.echo(batch_script(job, set_ or (), array=array, gpus=gpus, time=time), nl=False)
+
+
 @app.command("status")
 def _status(out: options.OutputArgument, as_json: options.AsJson = False) -> None:
     """Say how far a job has come, from its output alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tightrun.cli.engine_seam import Snapshot
@@ -110,6 +111,13 @@ class Meter:
             return _by_plan(elapsed_s, engine)
         tokens = engine.predicted_remaining_tokens + unread * each
         return tokens * elapsed_s / engine.output_tokens
+
+
+def together_s(times: Iterable[float | None]) -> float | None:
+    """The time left of several runs, each of which would need so long for what is left if it were
+    alone; None while none of them knows."""
+    pace = sum(1 / time for time in times if time)
+    return 1 / pace if pace else None
 
 
 def _by_plan(elapsed_s: float, engine: Snapshot) -> float | None:

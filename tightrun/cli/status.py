@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import orjson
 from tightrun.cli import units
 from tightrun.cli.earlier_end import earlier_end
 from tightrun.cli.holding import locks_at
+from tightrun.cli.progress import together_s
 from tightrun.cli.report import events_of, read_place
 from tightrun.cli.summary import short_path
+from tightrun.io.folder_counts import FolderCounts
 from tightrun.io.lock import live_runs
 from tightrun.io.owner import Here
 from tightrun.runtime.memory_watch import MemoryWatch
@@ -23,8 +26,9 @@ from tightrun.runtime.memory_watch import MemoryWatch
 class Status:
     """`state`: running, stopped, complete, or died (it says running, but no run lives there).
 
-    `done` and `failed` of an unfinished run are as of `updated`, the time of its last event, and so
-    is the speed of one that runs, beside the planned one. `end` says how one died.
+    `live` is how many processes are at work. `done`, `failed` and `errors` are counted in shards
+    and journals; speed, planned speed and time left are what the processes said last, together.
+    `updated` is the time of the last event, `end` says how a run died.
     """
 
     output: str
@@ -40,6 +44,7 @@ class Status:
     output_tokens_per_s: float = 0.0
     planned_output_tokens_per_s: float = 0.0
     end: str = ""
+    live: int = 0
 
 
 def status_of(out: Path, here: Here | None = None) -> Status:
@@ -47,36 +52,41 @@ def status_of(out: Path, here: Here | None = None) -> Status:
     place, manifest = read_place(out)
     here = here or Here.of(os.environ)
     locks = locks_at(place.live, here)
+    live = [run.run for run, lives in live_runs(place.live, locks) if lives]
     last: dict[str, Any] = {}
-    progress: dict[str, Any] = {}
+    told: dict[int, dict[str, Any]] = {}
     for event in events_of(place):
         last = event
+        run = event.get("run", manifest.run)
         if event["event"] == "started":
-            progress = {}
+            told.pop(run, None)
         elif event["event"] == "progress":
-            progress = event
-    running = manifest.state == "running"
-    told = progress if running else {}
-    live = any(lives for _, lives in live_runs(place.live, locks))
-    state = "died" if running and not live else manifest.state
-    now = progress if state == "running" else {}
+            told[run] = event
+    state: str = manifest.state
+    done, errors = manifest.rows_done, dict(manifest.errors)
     end = None
-    if state == "died":
+    if manifest.state == "running":
+        done, counted = FolderCounts(place, manifest).count()
+        errors = dict(counted)
+    if manifest.state == "running" and not live:
+        state = "died"
         end = earlier_end(events_of(place), MemoryWatch(here.root), manifest.run)
+    now = [told[run] for run in live if run in told]
     return Status(
         output=short_path(place.target),
         state=state,
         rows=manifest.rows,
-        done=told.get("done", manifest.rows_done),
-        failed=told.get("failed", manifest.rows_failed),
-        errors=dict(manifest.errors),
+        done=done,
+        failed=sum(errors.values()),
+        errors=errors,
         started=manifest.started,
         ended=manifest.ended,
         updated=last.get("time"),
-        eta_s=now.get("eta_s"),
-        output_tokens_per_s=now.get("output_tokens_per_s", 0.0),
-        planned_output_tokens_per_s=now.get("planned_output_tokens_per_s", 0.0),
+        eta_s=together_s(event.get("eta_s") for event in now),
+        output_tokens_per_s=_sum(now, "output_tokens_per_s"),
+        planned_output_tokens_per_s=_sum(now, "planned_output_tokens_per_s"),
         end=end.text if end else "",
+        live=len(live),
     )
 
 
@@ -87,7 +97,7 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
     if status.failed:
         rows += f", {units.count(status.failed)} failed"
     lines = [
-        ("state", status.state),
+        ("state", f"{status.state}{_processes(status.live)}"),
         ("end", status.end),
         ("rows", rows),
         ("started", status.started),
@@ -98,6 +108,14 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
         ("output", status.output),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+def _sum(told: Iterable[Mapping[str, Any]], name: str) -> float:
+    return float(sum(event.get(name, 0.0) for event in told))
+
+
+def _processes(live: int) -> str:
+    return f", {live} processes at work" if live > 1 else ""
 
 
 def _speed(status: Status) -> str:

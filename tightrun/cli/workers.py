@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.holding import Holding
 from tightrun.cli.outcome import Span, code_of_failures
-from tightrun.cli.progress import Progress
+from tightrun.cli.progress import Progress, together_s
 from tightrun.cli.stopping import Stop, time_limit
 from tightrun.cli.summary import Accuracy, Summary, short_path
 from tightrun.cli.views import View
@@ -146,7 +146,6 @@ class Workers:
         def total(name: str) -> Any:
             return sum(progress[name] for progress in told)
 
-        times = [progress["eta_s"] for progress in told if progress["eta_s"] is not None]
         return Progress(
             rows=self._rows,
             done=self._done,
@@ -162,7 +161,7 @@ class Workers:
             cpu_bytes=total("cpu_bytes"),
             cpu_budget=total("cpu_budget"),
             share=self._done / self._rows,
-            eta_s=together_s(times),
+            eta_s=together_s(progress["eta_s"] for progress in told),
             planned_output_tokens_per_s=total("planned_output_tokens_per_s"),
         )
 
@@ -226,9 +225,3 @@ class Workers:
         if refused:
             return ExitCode(refused[0]), "no process could go on"
         return ExitCode.INTERNAL_ERROR, "every process died"
-
-
-def together_s(times: Iterable[float]) -> float | None:
-    """The time left, where each would need so long for what is left if it were alone."""
-    pace = sum(1 / time for time in times if time)
-    return 1 / pace if pace else None
