@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def measure_model(model: str, told: argparse.Namespace, ends: float) -> list[dic
     if why is not None:
         say(f"{model} is left out: {why}")
         nothing = left_out(["adaptive", *told.peers], why)
-        return [case_result(model, memory, w.name, nothing, {}) for w, memory in wanted]
+        return [case_result(model, memory, w.name, nothing) for w, memory in wanted]
     say(f"making {model}")
     folder = ensure_model(
         told.workdir / f"{model}-seed-{told.seed}", config, told.seed, "cuda", True
@@ -139,22 +140,23 @@ def measure_model(model: str, told: argparse.Namespace, ends: float) -> list[dic
 
 
 def measure_case(case: Any, told: argparse.Namespace, ends: float) -> dict[str, Any]:
-    """Our policies and the rivals on one case, until the time is up."""
-    from benchmarks.gpu.cases import policies, run_accelerate, run_flexllmgen, run_policy
+    """Our policies and the rivals on one case, the slowest last, until the time is up."""
+    from benchmarks.gpu.cases import run_accelerate, run_flexllmgen, run_policy
 
-    late = {"error": "no time was left"}
-    ours = {
-        name: run_policy(case, name) if time.monotonic() < ends else late
-        for name in policies(told.peers)
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        "adaptive": partial(run_policy, case, "adaptive"),
+        "static": partial(run_policy, case, "static"),
+        "accelerate": partial(run_accelerate, case),
+        "flexllmgen": partial(run_flexllmgen, case, told.flexllmgen_python),
+        "sync": partial(run_policy, case, "sync"),
     }
-    rivals: dict[str, dict[str, Any]] = {}
-    if "accelerate" in told.peers:
-        rivals["accelerate"] = run_accelerate(case) if time.monotonic() < ends else late
-    if "flexllmgen" in told.peers:
-        rivals["flexllmgen"] = (
-            run_flexllmgen(case, told.flexllmgen_python) if time.monotonic() < ends else late
-        )
-    return case_result(case.name, case.gpu_memory, case.workload.name, ours, rivals)
+    late = {"error": "no time was left"}
+    found = {
+        name: run() if time.monotonic() < ends else late
+        for name, run in runs.items()
+        if name == "adaptive" or name in told.peers
+    }
+    return case_result(case.name, case.gpu_memory, case.workload.name, found)
 
 
 def cases_table(cases: Sequence[dict[str, Any]]) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def run_policy(case: Case, policy: str) -> dict[str, Any]:
     file = case.workdir / "gpu.yaml"
     file.write_text(json.dumps(described))
     try:
-        run_command(file)
+        run_command(file, case.log)
         record = read_runs(out)[-1]
         tokens, seconds, peak_host = measured(record)
     except RunFailedError as error:
@@ -168,8 +167,3 @@ def run_flexllmgen(case: Case, python: str) -> dict[str, Any]:
         shown[setting] = {**answer, "tokens_per_s": answer["tokens"] / answer["seconds"]}
     best = max(shown, key=lambda setting: float(shown[setting]["tokens_per_s"]))
     return {"tokens_per_s": shown[best]["tokens_per_s"], "setting": best, "settings": shown}
-
-
-def policies(peers: Sequence[str]) -> list[str]:
-    """Our policies: the decided one, and those of the others that are asked for as peers."""
-    return ["adaptive", *(name for name in ("static", "sync") if name in peers)]

@@ -36,21 +36,19 @@ def case(
     model: str,
     gpu_memory: int,
     workload: str,
-    ours: Mapping[str, Mapping[str, Any]],
-    rivals: Mapping[str, Mapping[str, Any]],
+    shown: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """A case of the result: our policies by name, rivals by name, each with `tokens_per_s` or an
+    """A case of the result: our policies and rivals by name, each with `tokens_per_s` or an
     `error`."""
-    speeds = {name: shown.get("tokens_per_s") for name, shown in {**ours, **rivals}.items()}
+    speeds = {name: found.get("tokens_per_s") for name, found in shown.items()}
     theirs = {name: speed for name, speed in speeds.items() if name != OURS}
-    shown = {**ours, **rivals}
     return {
         "model": model,
         "gpu_memory": gpu_memory,
         "workload": workload,
         "policy": OURS,
         "tokens_per_s": speeds.get(OURS),
-        "bound_share": ours.get(OURS, {}).get("bound_share"),
+        "bound_share": shown.get(OURS, {}).get("bound_share"),
         "ratios": ratios_to(speeds.get(OURS), theirs),
         "errors": {name: found["error"] for name, found in shown.items() if "error" in found},
         "runs": shown,

@@ -64,12 +64,16 @@ def measured(record: RunRecord) -> tuple[int, float, int]:
     return record.output_tokens, record.seconds, record.peak_cpu_bytes
 
 
-def run_command(job: Path) -> float:
-    """Runs the job; seconds between the lines that begin and end its run phase."""
+def run_command(job: Path, log: Path | None = None) -> float:
+    """Runs the job; seconds between the lines that begin and end its run phase. What it says is
+    added to `log`."""
     command = [*COMMAND, "run", str(job), "--log-format", "json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         lines = [(time.perf_counter(), line) for line in child.stderr]
+    if log is not None:
+        with log.open("a") as kept:
+            kept.writelines(line for _, line in lines)
     if child.returncode != 0:
         said = "".join(line for _, line in lines[-5:]).strip()
         raise RunFailedError(f"tightrun ended with exit code {child.returncode}: {said}")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import NO_DEVICE, _parser, cases_table, main
-from benchmarks.gpu.cases import Case, best_batch, policies, run_accelerate, run_flexllmgen
+from benchmarks.gpu import cases
+from benchmarks.gpu.__main__ import NO_DEVICE, _parser, cases_table, main, measure_case
+from benchmarks.gpu.cases import Case, best_batch, run_accelerate, run_flexllmgen
 from benchmarks.gpu.figures import case, decode_bound_share, left_out, whole_job_tokens_per_s
 from benchmarks.gpu.models import GIB, SHAPES, why_not
 from benchmarks.workloads import FIXED, SHAREGPT
@@ -39,11 +40,12 @@ def test_one_pass_says_nothing_about_decoding() -> None:
 
 
 def test_a_case_has_ratios_to_each_that_ran_and_the_errors_of_the_others() -> None:
-    ours = {
+    shown = {
         "adaptive": {"tokens_per_s": 30.0, "bound_share": 0.9},
         "static": {"tokens_per_s": 15.0},
+        "accelerate": {"error": "killed"},
     }
-    found = case("m", 16 * GIB, "512-32", ours, {"accelerate": {"error": "killed"}})
+    found = case("m", 16 * GIB, "512-32", shown)
     assert found["tokens_per_s"] == 30.0
     assert found["bound_share"] == 0.9
     assert found["ratios"] == {"static": 2.0, "accelerate": None}
@@ -51,7 +53,7 @@ def test_a_case_has_ratios_to_each_that_ran_and_the_errors_of_the_others() -> No
 
 
 def test_a_case_that_was_left_out_is_null_with_its_reason() -> None:
-    found = case("m", 16 * GIB, "512-32", left_out(["adaptive", "static"], "no time"), {})
+    found = case("m", 16 * GIB, "512-32", left_out(["adaptive", "static"], "no time"))
     assert found["tokens_per_s"] is None
     assert found["ratios"] == {"static": None}
     assert found["errors"]["adaptive"] == "no time"
@@ -69,8 +71,18 @@ def test_the_fastest_batch_counts_unless_none_ran() -> None:
     assert best_batch({"16": {"error": "killed"}}) == {"error": "batch 16: killed"}
 
 
-def test_only_the_policies_asked_for_are_compared_with() -> None:
-    assert policies(["static", "accelerate"]) == ["adaptive", "static"]
+def test_only_the_peers_asked_for_are_compared_with_while_there_is_time(
+    mixed: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_case: Case, policy: str) -> dict[str, float]:
+        return {"tokens_per_s": {"adaptive": 30.0, "static": 20.0}[policy]}
+
+    monkeypatch.setattr(cases, "run_policy", run)
+    told = _parser().parse_args(["--peers", "static,accelerate"])
+    found = measure_case(mixed, told, ends=float("inf"))
+    assert found["ratios"] == {"static": 1.5, "accelerate": None}
+    assert "mixed lengths" in found["errors"]["accelerate"]
+    assert measure_case(mixed, told, ends=0.0)["errors"]["static"] == "no time was left"
 
 
 @pytest.fixture

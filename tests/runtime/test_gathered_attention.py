@@ -9,7 +9,6 @@ import torch
 
 from tests.runtime.stand_ins import sequence
 from tightrun.policies.shape import LayerShape, ModelShape
-from tightrun.runtime import cuda_attention
 from tightrun.runtime.attention import AttentionSpec, TorchAttention
 from tightrun.runtime.batch import Segment, pack
 from tightrun.runtime.cuda_attention import GatheredVarlenAttention
@@ -18,63 +17,51 @@ from tightrun.runtime.kv_cache import KVCache
 HEADS, KV_HEADS, DIM = 4, 2, 8
 
 
-def plain_varlen(
+def plain_flash(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
+    cum_seq_q: torch.Tensor,
+    cum_seq_k: torch.Tensor,
     _max_q: int,
     _max_k: int,
+    dropout_p: float,
+    is_causal: bool,
+    return_debug_mask: bool,
     *,
     scale: float,
-    window_size: tuple[int, int],
-    enable_gqa: bool = False,
-) -> torch.Tensor:
+    window_size_left: int,
+    window_size_right: int,
+) -> tuple[torch.Tensor, None]:
     """What flash attention says it computes, one sequence at a time; queries end with the keys."""
-    assert enable_gqa
-    return ungated_varlen(
-        query, key, value, cu_seq_q, cu_seq_k, 0, 0, scale=scale, window_size=window_size
-    )
-
-
-def ungated_varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    _max_q: int,
-    _max_k: int,
-    *,
-    scale: float,
-    window_size: tuple[int, int],
-) -> torch.Tensor:
-    """The same as torch 2.11 has it: grouped heads need not be asked for."""
+    assert not dropout_p
+    assert not return_debug_mask
+    assert is_causal == (window_size_left < 0)
+    assert window_size_right == 0
+    assert key.is_contiguous()
     out = []
-    for i in range(len(cu_seq_q) - 1):
-        q = query[cu_seq_q[i] : cu_seq_q[i + 1]].transpose(0, 1)
+    for i in range(len(cum_seq_q) - 1):
+        q = query[cum_seq_q[i] : cum_seq_q[i + 1]].transpose(0, 1)
         k, v = (
-            x[cu_seq_k[i] : cu_seq_k[i + 1]].transpose(0, 1).repeat_interleave(2, 0)
+            x[cum_seq_k[i] : cum_seq_k[i + 1]].transpose(0, 1).repeat_interleave(2, 0)
             for x in (key, value)
         )
         rows = torch.arange(k.shape[1] - q.shape[1], k.shape[1])[:, None]
         columns = torch.arange(k.shape[1])
         seen = columns <= rows
-        if window_size[0] >= 0:
-            seen &= columns >= rows - window_size[0]
+        if window_size_left >= 0:
+            seen &= columns >= rows - window_size_left
         scores = (q @ k.mT * scale).masked_fill(~seen, -torch.inf)
         out.append((scores.softmax(-1) @ v).transpose(0, 1))
-    return torch.cat(out)
+    return torch.cat(out), None
 
 
-@pytest.mark.parametrize("varlen_attn", [plain_varlen, ungated_varlen])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("token_major", [False, True])
 def test_a_ragged_batch_attends_as_plain_torch_does(
-    window: int | None, token_major: bool, varlen_attn: Any, monkeypatch: pytest.MonkeyPatch
+    window: int | None, token_major: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_attention.varlen, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", plain_flash)
     shape = ModelShape((LayerShape(HEADS, KV_HEADS, DIM, DIM, 0, 0),), 0, 0, 0, 0, 0, 4, 0, 64)
     cache = KVCache(
         shape, 12, 4, 3, 40, torch.float32, torch.device("cpu"), token_major=token_major

@@ -42,7 +42,7 @@ class ComputeTimes:
             self.key_s = key_flops / self._best
             read_s = shape.kv_bytes_per_token / rates.memory_bytes_per_s
             self.context_s = max(self.key_s, read_s)
-            self.batch_s = self.pass_s = 0.0
+            self.batch_s = self.pass_s = self._attention_call_s = 0.0
         else:
             self._layers, self._head = RowTimes(work.layer_s), RowTimes(work.head_s)
             self._call_s = 0.0
@@ -50,6 +50,7 @@ class ComputeTimes:
             self.key_s = key_flops / work.attended_flops_per_s
             self.context_s = shape.kv_bytes_per_token / work.attended_bytes_per_s
             self.batch_s, self.pass_s = work.batch_s, work.pass_s
+            self._attention_call_s = layers * work.attention_s
 
     def dense_s(self, rows: float) -> float:
         """Seconds of the layers without their attention. A batch of a mixture of experts reads all
@@ -68,8 +69,8 @@ class ComputeTimes:
         every layer saw all of them."""
         seconds = context * self.context_s + max(0.0, attended - context) * self.key_s
         if self._windows and rows:
-            return seconds * self._shape.seen_share(attended / rows)
-        return seconds
+            seconds *= self._shape.seen_share(attended / rows)
+        return seconds + (self._attention_call_s if rows else 0.0)
 
     def reading_s(self, rows: float, context: float) -> float:
         """The part of a batch's layers that waits for device memory: KV read by decode, and the

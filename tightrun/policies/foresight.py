@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tightrun.policies.corrections import Corrections
 from tightrun.policies.forms import Recipe
-from tightrun.policies.hardware import Rates, WorkTimes
+from tightrun.policies.hardware import Rates
 from tightrun.policies.lengths import Lengths
 from tightrun.policies.pass_cost import Policy
 from tightrun.policies.placement import Placement
@@ -100,13 +100,15 @@ def corrected_rates(rates: Rates, corrections: Corrections, decode_rows: int) ->
         return decode if rows <= decode_rows else prefill
 
     if work is not None:
-        work = WorkTimes(
+        work = replace(
+            work,
             layer_s=tuple((rows, slower(rows) * s) for rows, s in work.layer_s),
             head_s=tuple((rows, decode * s) for rows, s in work.head_s),
             attended_bytes_per_s=work.attended_bytes_per_s / decode,
             attended_flops_per_s=work.attended_flops_per_s / prefill,
             batch_s=decode * work.batch_s,
             pass_s=decode * work.pass_s,
+            attention_s=decode * work.attention_s,
         )
     return replace(
         rates,

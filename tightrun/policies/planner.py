@@ -16,6 +16,10 @@ from tightrun.policies.simulate import Policy, simulate
 
 # A model that leaves less than this for its KV cache and workspace is streamed.
 LARGEST_SHARE = 0.95
+# A GPU decodes so many sequences about as fast as one: with room for them, weights stay resident.
+CROWD = 128
+# What fits stays resident unless streaming is predicted to be so many times as fast.
+WORTH_STREAMING = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,17 @@ def plan_job(
     plan = plan_whole(profile, hardware, workload, asked, context)
     if plan is None:
         return plan_streamed(profile, hardware, rates, workload, asked, context, simulated)
-    return _planned(plan, profile, hardware, rates, workload, asked, simulated)
+    whole = _planned(plan, profile, hardware, rates, workload, asked, simulated)
+    if not simulated or not _may_be_cramped(plan, hardware, workload):
+        return whole
+    try:
+        streamed = plan_streamed(profile, hardware, rates, workload, asked, context, simulated)
+    except DoesNotFitError:
+        return whole
+    assert whole.predicted is not None
+    assert streamed.predicted is not None
+    faster = streamed.predicted.output_tokens_per_s / whole.predicted.output_tokens_per_s
+    return streamed if faster > WORTH_STREAMING else whole
 
 
 def plan_whole(
@@ -75,6 +89,31 @@ def plan_whole(
         )
     except DoesNotFitError:
         return None  # weights that are streamed may leave the room that is lacking
+
+
+def is_streamed(
+    profile: ModelProfile,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked,
+    context: int | None = None,
+) -> bool:
+    """Whether `plan_job` would have weights or KV off the device, if it finds any plan."""
+    plan = plan_whole(profile, hardware, workload, asked, context)
+    if plan is None or not _may_be_cramped(plan, hardware, workload):
+        return plan is None
+    return plan_job(profile, hardware, rates, workload, asked, context).plan.offloads
+
+
+def _may_be_cramped(plan: Plan, hardware: Hardware, workload: Workload) -> bool:
+    """Whether the weights leave a GPU so little room for KV that sending them anew for many more
+    sequences may be faster."""
+    if not hardware.device.startswith("cuda"):
+        return False
+    each = workload.typical_sequence or plan.context
+    rows = (workload.rows or plan.sequences) * workload.samples
+    return plan.kv_tokens < each * min(rows, CROWD)
 
 
 def weights_fit(profile: ModelProfile, hardware: Hardware) -> bool:

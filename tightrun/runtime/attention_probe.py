@@ -36,22 +36,27 @@ class AttentionProbe:
     dtype: torch.dtype
     device: torch.device
 
-    def decode_bytes_per_s(self) -> float:
-        """KV bytes read per second by sequences of a usual context, one new token each."""
+    def call_s(self) -> float:
+        """Seconds of a call with next to nothing to do."""
+        return self._seconds(1, 0, 1)
+
+    def decode_bytes_per_s(self, call_s: float) -> float:
+        """KV bytes read per second by sequences of a usual context, one new token each, beside a
+        call's `call_s`."""
         context = min(CONTEXT, self.shape.context - 1, self.layer.window or CONTEXT)
         each = (self.layer.key_width + self.layer.value_width) * self.dtype.itemsize * context
         count = max(1, min(MOST_SEQUENCES, KV_BYTES // each))
-        return count * each / self._seconds(count, context, 1)
+        return count * each / _beyond(call_s, self._seconds(count, context, 1))
 
-    def prefill_flops_per_s(self) -> float:
-        """FLOPs per second of prompts that attend to themselves."""
+    def prefill_flops_per_s(self, call_s: float) -> float:
+        """FLOPs per second of prompts that attend to themselves, beside a call's `call_s`."""
         tokens = min(PROMPT, self.shape.context - 1)
         keys = tokens * (tokens + 1) // 2
         flops = 2.0 * self.layer.q_heads * (self.layer.key_dim + self.layer.value_dim) * keys
         seconds = self._seconds(1, 0, tokens)
         if PROMPTS * seconds > SLOW_S:
-            return flops / seconds
-        return PROMPTS * flops / self._seconds(PROMPTS, 0, tokens)
+            return flops / _beyond(call_s, seconds)
+        return PROMPTS * flops / _beyond(call_s, self._seconds(PROMPTS, 0, tokens))
 
     def _seconds(self, count: int, context: int, new: int) -> float:
         """Seconds of `count` sequences of which each has `new` tokens behind its context."""
@@ -92,3 +97,8 @@ class AttentionProbe:
             sequence.computed = context
             segments.append(Segment(sequence, new))
         return cache, pack(segments, cache, self.device)
+
+
+def _beyond(call_s: float, seconds: float) -> float:
+    """Seconds beside a call's, which noise may have made the longer ones."""
+    return max(seconds - call_s, 0.1 * seconds)

@@ -92,7 +92,8 @@ class Batch:
                 self.on_device.pop(name, None)
             else:
                 self.on_device[name] = pointed
-        self.on_device.pop("pages", None)
+        for name in ("pages", "key blocks", "slot blocks", "slot offsets"):
+            self.on_device.pop(name, None)
 
     def _numbers(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Slots or table as packed, and which of them are in the workspace; on the device."""

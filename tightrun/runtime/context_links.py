@@ -87,6 +87,7 @@ class ContextLinks:
             self._device.settle(*self._used[buffer])
             self._cache.workspace(buffer).fill_(0xFF)
             self._state_workspace(buffer).fill_(0xFF)
+            self._used[buffer] = [self._device.mark()]
         region = self._region(batch.lane, layer)
         moves = self._run_moves(
             context.fetched(self._windows[layer]),

@@ -6,12 +6,9 @@ and architectures that flash attention serves change between releases and cards.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
-from torch.nn.attention import varlen
 
 from tightrun.core import Request
 from tightrun.policies.shape import LayerShape, ModelShape
@@ -26,7 +23,7 @@ FLASH_PAGE_TOKENS = 256
 
 
 class VarlenAttention:
-    """The AttentionKernel over `torch.nn.attention.varlen` with a block table.
+    """The AttentionKernel over torch's flash attention with a block table.
 
     The cache is token-major in memory. Softcap and sinks take the plain path.
     """
@@ -39,7 +36,16 @@ class VarlenAttention:
     def store(
         self, cache: LayerCache, key: torch.Tensor, value: torch.Tensor, batch: Batch
     ) -> None:
-        self._plain.store(cache, key, value, batch)
+        arrays = batch.on_device
+        if "slot blocks" not in arrays:
+            slots = on_device(batch, "slots", key.device)
+            slots = slots[: -batch.padding] if batch.padding else slots
+            arrays["slot blocks"] = slots // cache.block_tokens
+            arrays["slot offsets"] = slots % cache.block_tokens
+        place = arrays["slot blocks"], arrays["slot offsets"]
+        count = place[0].shape[0]
+        for side, new in ((cache.keys, key), (cache.values, value)):
+            side.transpose(1, 2)[place] = new[:, :count].transpose(0, 1)
 
     def attend(
         self, cache: LayerCache, query: torch.Tensor, batch: Batch, spec: AttentionSpec
@@ -54,7 +60,7 @@ class VarlenAttention:
             arrays["used"] = used.to(query.device, non_blocking=True)
         if "pages" not in arrays:
             arrays["pages"] = on_device(batch, "block_table", query.device).to(torch.int32)
-        return _varlen(
+        return _flash(
             query,
             cache.keys.transpose(1, 2),
             cache.values.transpose(1, 2),
@@ -94,11 +100,14 @@ class GatheredVarlenAttention(VarlenAttention):
             arrays["owner"] = owner.to(device, non_blocking=True)
             arrays["nth"] = (position // cache.block_tokens).to(device, non_blocking=True)
             arrays["offset"] = (position % cache.block_tokens).to(device, non_blocking=True)
-        block = on_device(batch, "block_table", device)[arrays["owner"], arrays["nth"]]
+        if "key blocks" not in arrays:  # of each layer's own where some are in a workspace
+            table = on_device(batch, "block_table", device)
+            arrays["key blocks"] = table[arrays["owner"], arrays["nth"]]
+        block = arrays["key blocks"]
         keys, values = (
             side.transpose(1, 2)[block, arrays["offset"]] for side in (cache.keys, cache.values)
         )
-        return _varlen(
+        return _flash(
             query,
             keys,
             values,
@@ -110,7 +119,7 @@ class GatheredVarlenAttention(VarlenAttention):
         )
 
 
-def _varlen(
+def _flash(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -122,12 +131,9 @@ def _varlen(
     **paged: torch.Tensor,
 ) -> torch.Tensor:
     """`[rows, heads, dim]` for a query `[heads, rows, dim]` and keys `[..., kv heads, dim]`."""
-    asked: dict[str, Any] = dict(paged)
-    grouped = query.shape[0] != keys.shape[-2]
-    if grouped and _takes("enable_gqa"):  # torch 2.11 groups heads unasked
-        asked["enable_gqa"] = True
-    left = -1 if spec.window is None else spec.window - 1
-    out = varlen.varlen_attn(
+    # What torch.nn.attention.varlen calls, without the layers in between: in a decode pass they
+    # take several times as long as the kernel.
+    out: torch.Tensor = torch.ops.aten._flash_attention_forward(
         query.transpose(0, 1).contiguous(),
         keys,
         values,
@@ -135,17 +141,21 @@ def _varlen(
         key_ends,
         most_queries,
         most_keys,
+        0.0,
+        spec.window is None,
+        False,
         scale=spec.scaling,
-        window_size=(left, 0),
-        **asked,
-    )
-    assert isinstance(out, torch.Tensor)
+        window_size_left=-1 if spec.window is None else spec.window - 1,
+        window_size_right=0,
+        **paged,
+    )[0]
     return out
 
 
 def _takes(argument: str) -> bool:
-    """Whether this torch's `varlen_attn` has the argument."""
-    return argument in inspect.signature(varlen.varlen_attn).parameters
+    """Whether this torch's flash attention has the argument; that of 2.11 knows no pages."""
+    schema = torch.ops.aten._flash_attention_forward.default._schema
+    return any(argument == known.name for known in schema.arguments)
 
 
 def try_varlen(
@@ -158,21 +168,38 @@ def try_varlen(
     """The flash path if it exists here and agrees with the plain one; says why not otherwise."""
     if dtype == torch.float32:
         return None  # exactness in float32 is the plain path's
-    pages = _takes("block_table") and block_tokens % FLASH_PAGE_TOKENS == 0
-    kernel = VarlenAttention() if pages else GatheredVarlenAttention()
-    for layer in {
-        (x.q_heads, x.kv_heads, x.key_dim, x.value_dim): x for x in shape.layers
-    }.values():
-        try:
-            distance = _distance(kernel, layer, block_tokens, dtype, device)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            notify(f"attention runs in plain torch, flash attention refuses: {reason}")
-            return None
-        if not distance <= TOLERANCE:
-            notify(f"attention runs in plain torch: flash attention is {distance:.1%} off here")
-            return None
-    return kernel
+    kinds = {(x.q_heads, x.kv_heads, x.key_dim, x.value_dim): x for x in shape.layers}
+    refused = ""
+    for kernel in _candidates(block_tokens):
+        reasons = (_why_not(kernel, x, block_tokens, dtype, device) for x in kinds.values())
+        refused = next(filter(None, reasons), "")
+        if not refused:
+            return kernel
+    notify(f"attention runs in plain torch: {refused}")
+    return None
+
+
+def _candidates(block_tokens: int) -> Iterator[VarlenAttention]:
+    if _takes("block_table") and block_tokens % FLASH_PAGE_TOKENS == 0:
+        yield VarlenAttention()
+    yield GatheredVarlenAttention()
+
+
+def _why_not(
+    kernel: VarlenAttention,
+    layer: LayerShape,
+    block_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> str:
+    """Why the kernel cannot serve the layer; empty if it can."""
+    try:
+        distance = _distance(kernel, layer, block_tokens, dtype, device)
+    except (RuntimeError, ValueError, TypeError) as error:
+        return f"flash attention refuses: {str(error).splitlines()[0]}"
+    if not distance <= TOLERANCE:
+        return f"flash attention is {distance:.1%} off here"
+    return ""
 
 
 def _distance(

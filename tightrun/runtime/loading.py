@@ -7,7 +7,7 @@ from transformers import PretrainedConfig
 
 from tightrun.policies.hardware import Hardware
 from tightrun.policies.plan import DoesNotFitError, Plan, Predicted, plan_resident
-from tightrun.policies.planner import LARGEST_SHARE, plan_whole, predict
+from tightrun.policies.planner import LARGEST_SHARE, is_streamed, predict
 from tightrun.policies.profile import Known
 from tightrun.runtime.allocator import give_back_unreachable_memory, keep_freed_memory
 from tightrun.runtime.checkpoint import (
@@ -145,11 +145,13 @@ def _predicted(
 def _is_too_large(
     options: EngineOptions, source: ModelSource, config: PretrainedConfig, hardware: Hardware
 ) -> bool:
-    """Whether the weights alone would fill the device, seen before any of them is read."""
+    """Whether the model is to be streamed, decided before any of its weights is read: by what is
+    known of it, else by whether they would fill the device."""
     if options.known is not None:
         asked = policy_asked(options)
         work, context = workload(options), options.context
-        return plan_whole(options.known.profile, hardware, work, asked, context) is None
+        known = options.known
+        return is_streamed(known.profile, hardware, known.rates, work, asked, context)
     size = checkpoint_bytes(source)
     if size is None:
         return False

@@ -71,14 +71,16 @@ def probe_work(model: TimedModel) -> WorkTimes:
                 model.shape, layers[layer], asked[0], model.kernel, model.block_tokens,
                 model.dtype, model.device,
             )  # fmt: skip
+            call_s = attention.call_s()
             return WorkTimes(
                 layer_s=tuple((rows, scale * seconds) for rows, seconds in layer_s),
                 head_s=tuple(_head_seconds(model, host_s)),
-                attended_bytes_per_s=attention.decode_bytes_per_s(),
-                attended_flops_per_s=attention.prefill_flops_per_s(),
+                attended_bytes_per_s=attention.decode_bytes_per_s(call_s),
+                attended_flops_per_s=attention.prefill_flops_per_s(call_s),
                 batch_s=_prelude_seconds(model),
                 pass_s=host_s,
                 packed=model.packed,
+                attention_s=call_s,
             )
     finally:
         model.cut.answer_attention(before)
