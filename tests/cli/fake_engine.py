@@ -101,14 +101,18 @@ class FakeEngine:
         answer = self.rule(request)
         seed = request.sampling.seed
         if isinstance(answer, RowError):
-            return Completion(request.row_index, request.id, seed=seed, error=answer)
+            attempt = request.attempt
+            return Completion(
+                request.row_index, request.id, seed=seed, attempt=attempt, error=answer
+            )
         sample = Sample(answer, "stop", completion_tokens=len(answer.split()))
         prompt_tokens = len(str(request.prompt).split())
         self.prompt_tokens += prompt_tokens
         self.output_tokens += sample.completion_tokens
         self.learnt.add(sample.completion_tokens, request.sampling.max_tokens)
         samples = (sample,) * request.sampling.n
-        return Completion(request.row_index, request.id, samples, prompt_tokens, seed)
+        about = (request.row_index, request.id, samples, prompt_tokens, seed)
+        return Completion(*about, attempt=request.attempt)
 
     def unfinished(self, known: Callable[[int, int, int], int]) -> list[Written]:
         return self.written(known)

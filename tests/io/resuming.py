@@ -42,6 +42,7 @@ class Run:
         scan: Scan | None = None,
         number: int = 1,
         resume: Resume = "auto",
+        retry: Collection[str] = (),
         **sections: Any,
     ) -> None:
         sections["output"] = {"shard_rows": SHARD_ROWS, **sections.get("output", {})}
@@ -57,9 +58,11 @@ class Run:
             rows=limit,
             place=place,
             resume=resume,
+            retry=frozenset(retry),
             disk=disk,
         )
         self.asked: list[int] = []
+        self.attempts: dict[int, int] = {}
 
     def admit(self) -> None:
         """Reads what is to be read; `asked` are the rows that are to be run."""
@@ -67,12 +70,14 @@ class Run:
             cut = replace(self.scan, rows=rows.stop)
             for chunk in made_chunks(cut, self.job.output.shard_rows):
                 if chunk.start in rows:
-                    self.asked += [item.row_index for item in self.writer.admit(chunk)]
+                    items = self.writer.admit(chunk)
+                    self.asked += [item.row_index for item in items]
+                    self.attempts |= {i.row_index: i.attempt for i in items if i.attempt}
 
     def finish(self, rows: Iterable[int]) -> None:
         """These rows come to their end."""
         for row in rows:
-            self.writer.put(outcome(row))
+            self.writer.put(replace(outcome(row), attempt=self.attempts.get(row, 0)))
 
     def whole(self) -> list[int]:
         """Does all that is left, and ends; returns the rows that had to be run."""

@@ -158,6 +158,28 @@ def _batch(
     raise typer.Exit(perform(job, set_ or (), flags, log_format=log_format, quiet=quiet))
 
 
+@app.command("retry")
+def _retry(
+    job: options.JobFile,
+    errors: options.Errors = "oom,internal",
+    set_: options.Set = None,
+    allow_failures: options.AllowFailures = None,
+    if_locked: options.IfLocked = options.IfLockedChoice.FAIL,
+    log_format: options.Format = LogFormat.AUTO,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run the rows of a job again that failed, and put them where they were."""
+    from tightrun.cli.perform import perform
+    from tightrun.cli.run import RunOptions
+
+    flags = RunOptions(
+        allow_failures=options.tolerance(allow_failures),
+        if_locked=if_locked.value,
+        retry=options.error_codes(errors),
+    )
+    raise typer.Exit(perform(job, set_ or (), flags, log_format=log_format, quiet=quiet))
+
+
 @app.command("plan")
 def _plan(
     job: options.JobFile,

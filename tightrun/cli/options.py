@@ -42,6 +42,20 @@ def tolerance(allow_failures: str | None) -> Tolerance | None:
         raise typer.BadParameter(str(error), param_hint="--allow-failures") from error
 
 
+def error_codes(asked: str) -> frozenset[str]:
+    """The value of `--errors`: codes of rows that failed."""
+    from tightrun.core import ERROR_CODES
+
+    codes = frozenset(word.strip() for word in asked.split(",") if word.strip())
+    unknown = sorted(codes - set(ERROR_CODES))
+    if unknown or not codes:
+        wrong = f"{unknown[0]!r} is none of them" if unknown else "none was named"
+        raise typer.BadParameter(
+            f"{wrong}; error codes are {', '.join(ERROR_CODES)}", param_hint="--errors"
+        )
+    return codes
+
+
 def number_of_workers(asked: str) -> int | None:
     """The value of `--workers`; None for one per GPU."""
     if asked == "auto":
@@ -122,6 +136,10 @@ Workers = Annotated[
         metavar="N|auto",
         help="Run N processes that share the output; auto: one for each GPU that CUDA sees.",
     ),
+]
+Errors = Annotated[
+    str,
+    typer.Option("--errors", metavar="CODE,...", help="The error codes of the rows to do again."),
 ]
 Format = Annotated[
     LogFormat,

@@ -65,6 +65,7 @@ class RunOptions:
     allow_failures: Tolerance | None = None
     if_locked: IfLocked = "fail"
     share: bool = False
+    retry: frozenset[str] = frozenset()
 
 
 def run_job(
@@ -168,7 +169,7 @@ class _Run:
             with self._writing(scan) as writer:
                 if writer.already_complete:
                     self._view.close(good=True)
-                    self._view.note("this job is finished already; nothing was run")
+                    self._view.note(self._why_nothing_is_run())
                     summary = latest_summary(self._place)
                     return left_to_others(summary) if writer.shared else summary
                 self._say_what_is_done(writer)
@@ -187,6 +188,9 @@ class _Run:
             return stopped_before(self._stop, self._place, self._writer, self._span)
 
     def _scan(self) -> Scan:
+        if self._options.retry and self._earlier is None:
+            where = short_path(self._place.target)
+            raise OutputError(f"output.path: nothing was run at {where}; run the job first")
         self._view.phase("scan", "ids, lengths and types of the input")
         scan = scan_inputs(
             self._job,
@@ -212,12 +216,18 @@ class _Run:
             place=self._place,
             resume=self._options.resume,
             sharing=self._sharing,
+            retry=self._options.retry,
         )
         self._writer = writer
         try:
             yield writer
         finally:
             writer.close(final=False)
+
+    def _why_nothing_is_run(self) -> str:
+        if not self._options.retry:
+            return "this job is finished already; nothing was run"
+        return f"no row has failed with {' or '.join(sorted(self._options.retry))}; nothing was run"
 
     def _say_what_is_done(self, writer: OutputWriter) -> None:
         done, complaints = writer.rows_done, writer.earlier.complaints

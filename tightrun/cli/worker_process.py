@@ -39,11 +39,14 @@ class Order:
     def as_json(self, place: WorkerPlace) -> bytes:
         """The order as a process at that place takes it."""
         memory = f"limits.cpu_memory={place.host_bytes // 2**20}MiB"
+        options = {**asdict(self.options), "share": True}
+        # They do what is left; rows that failed are no part of it.
+        del options["retry"]
         return orjson.dumps(
             {
                 "job": str(self.job),
                 "overrides": [*self.overrides, memory, "limits.time=none"],
-                "options": {**asdict(self.options), "share": True},
+                "options": options,
                 "processors": place.processors,
             }
         )

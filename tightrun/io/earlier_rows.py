@@ -62,7 +62,8 @@ class EarlierRows:
 
     `journaled` has a bit for each row of a shard that is begun. `done` counts rows this run would
     otherwise take, `errors` those of them that failed, by code. `begun` are the tokens of rows that
-    are not done. `complaints` are for the person.
+    are not done, `attempts` which attempt is theirs where it is not the first. `complaints` are for
+    the person.
     """
 
     layout: Layout
@@ -72,6 +73,7 @@ class EarlierRows:
     done: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     begun: Begun = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     _counted: dict[int, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -92,6 +94,11 @@ class EarlierRows:
         self.sealed.add(shard)
         self.count(shard, len(self.layout.rows_of(shard)), seal.errors)
 
+    def unseal(self, shard: int, seal: Seal) -> None:
+        """The shard of this seal, which was done, is to be done again, or part of it."""
+        self.sealed.discard(shard)
+        self._counted[shard] = (len(self.layout.rows_of(shard)), seal.errors)
+
     def to_do(self) -> Iterator[int]:
         """The shards that are not sealed, in the order of the input."""
         return (shard for shard in range(self.layout.shards) if shard not in self.sealed)
@@ -108,11 +115,13 @@ class EarlierRows:
         return shard in self.sealed or bool(self.done_of(range(row, row + 1)))
 
     def with_written(self, item: Request | Completion) -> Request | Completion:
-        """A request with what an earlier run has drawn of it; it is told once."""
-        pieces = self.begun.pop(item.row_index, None)
-        if pieces is None or isinstance(item, Completion):
-            return item
-        return replace(item, written=tuple(piece.written() for piece in pieces.values()))
+        """A request with what an earlier run has drawn of it, and its attempt; it is told once."""
+        attempt = self.attempts.pop(item.row_index, item.attempt)
+        pieces = self.begun.pop(item.row_index, {})
+        if isinstance(item, Completion) or (attempt == item.attempt and not pieces):
+            return replace(item, attempt=attempt) if attempt != item.attempt else item
+        written = tuple(piece.written() for piece in pieces.values())
+        return replace(item, written=written, attempt=attempt)
 
 
 def find_earlier_rows(
@@ -219,6 +228,7 @@ def take_journal(path: Path, found: EarlierRows, disk: Disk) -> None:
     there = reading.index.results[taken] > 0
     found.journaled[shard] = np.packbits(there)
     found.count(shard, int(np.count_nonzero(there)), reading.index.errors(taken))
+    found.attempts.update(reading.attempts)
 
 
 def _number(path: Path) -> int:

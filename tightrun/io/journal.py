@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,6 +24,9 @@ from tightrun.io.row_record import (
     result_of,
     summary_of,
 )
+
+# A row that is to be done again: its index, and which attempt that is.
+RETRIED = b"A"
 
 
 @dataclass(slots=True)
@@ -59,13 +62,15 @@ class RowIndex:
 class JournalReading:
     """What a journal file holds: the index of its rows, up to where it is good.
 
-    `ours` is False if it is of other rows or of another job. `complaint` is for the person.
+    `ours` is False if it is of other rows or of another job. `attempts` are those of rows that were
+    to be done again, whether or not they were. `complaint` is for the person.
     """
 
     index: RowIndex
     ours: bool
     good_bytes: int
     complaint: str | None
+    attempts: Mapping[int, int]
 
 
 def read_journal(path: Path, rows: range, fingerprint: str) -> JournalReading:
@@ -73,6 +78,7 @@ def read_journal(path: Path, rows: range, fingerprint: str) -> JournalReading:
     file = FrameFile(path)
     places, offsets, lengths, results = array("q"), array("q"), array("I"), array("B")
     ours = False
+    attempts: dict[int, int] = {}
     for frame in file:
         if frame.kind == FINISHED_ROW and ours:
             row, result = summary_of(frame.payload)
@@ -81,6 +87,9 @@ def read_journal(path: Path, rows: range, fingerprint: str) -> JournalReading:
             offsets.append(frame.offset)
             lengths.append(frame.nbytes)
             results.append(result)
+        elif frame.kind == RETRIED and ours:
+            row, attempt = orjson.loads(frame.payload)
+            attempts[row] = attempt
         elif frame.kind == ABOUT:
             ours = orjson.loads(frame.payload) == _about(rows, fingerprint)
     index = RowIndex.of(len(rows))
@@ -89,7 +98,7 @@ def read_journal(path: Path, rows: range, fingerprint: str) -> JournalReading:
     index.offsets[where] = np.array(offsets, np.int64)[::-1]
     index.lengths[where] = np.array(lengths, np.uint32)[::-1]
     index.results[where] = np.array(results, np.uint8)[::-1]
-    return JournalReading(index, ours, file.good_bytes, file.complaint)
+    return JournalReading(index, ours, file.good_bytes, file.complaint, attempts)
 
 
 class RowJournal:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -71,6 +71,8 @@ class OutputWriter:
     `n` the samples per row. `place` is a claimed OutputPlace; without it, the job's is claimed.
     With `sharing` others may write to it too, each its own shards; `state` is what became of the
     output in the end, None if it was left to them.
+    Rows that failed with an error code of `retry` are done again, and no others that the run before
+    did not take.
     Raises OutputError if the output of another job lies there; with `resume` "force", its finished
     rows are taken over where this job has their ids.
 
@@ -89,6 +91,7 @@ class OutputWriter:
         place: OutputPlace | None = None,
         resume: Resume = "auto",
         sharing: Sharing | None = None,
+        retry: Set[str] = frozenset(),
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
@@ -99,12 +102,14 @@ class OutputWriter:
             claim(place, "auto", self._disk)
         self.place = place
         self.rows = scan.rows if rows is None else min(rows, scan.rows)
+        earlier = earlier_run(place)
+        if retry and earlier is not None:
+            self.rows = min(self.rows, earlier.rows)
         self.events = EventLog(place.bookkeeping, self._disk)
         self._form = format_of(job, scan, n)
         self._open: dict[int, OpenShard] = {}
         self._closed = False
         self._unfinished: Unfinished = lambda _known: []
-        earlier = earlier_run(place)
         self._manifest = new_manifest(job, scan, run_info, self.rows, self._form.columns, earlier)
         shard_rows = job.output.shard_rows
         self._layout = Layout(self.fingerprint, shard_rows, self.rows, scan.rows)
@@ -112,7 +117,7 @@ class OutputWriter:
         if sharing is not None and sharing.joins:
             self._manifest, self.earlier = beginner.join()
         else:
-            self.earlier = beginner.take_up(scan.id_hashes, resume)
+            self.earlier = beginner.take_up(scan.id_hashes, resume, retry)
         self._put_rows = 0
         self._put_errors: Counter[str] = Counter()
         self.window = Window(shard_rows)

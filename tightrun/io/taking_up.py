@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from tightrun.io.earlier_run import has_rows, refuse_another_job, what_differs
 from tightrun.io.forcing import take_over
 from tightrun.io.manifest import Manifest
 from tightrun.io.output_place import OutputError, OutputPlace, Resume
+from tightrun.io.retrying import retry_rows, rows_to_retry
 from tightrun.io.shard import ShardFormat
 from tightrun.io.single_file import Parts
 
@@ -27,8 +29,9 @@ class Beginner:
     form: ShardFormat
     disk: Disk
 
-    def take_up(self, id_hashes: np.ndarray, resume: Resume) -> EarlierRows:
-        """The rows that are done; `id_hashes` are those of the job's ids.
+    def take_up(self, id_hashes: np.ndarray, resume: Resume, retry: Set[str]) -> EarlierRows:
+        """The rows that are done; `id_hashes` are those of the job's ids. Rows that failed with one
+        of the error codes `retry` are to be done again.
 
         Raises OutputError if they are of another job, which "force" makes this one's.
         """
@@ -41,6 +44,10 @@ class Beginner:
         if left_out:
             text = f"{left_out:,} finished rows are left out: this job has none of their ids"
             found.complaints.append(text)
+        if rows_to_retry(found, retry):
+            # Whatever happens from now on, the job is not complete.
+            self.now.write(self.disk, self.place.manifest)
+            retry_rows(found, retry, self.now, self.disk)
         return found
 
     def join(self) -> tuple[Manifest, EarlierRows]:
