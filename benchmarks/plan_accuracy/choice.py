@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -109,36 +110,14 @@ class Choice:
     def _predicted(self, name: str) -> float:
         job_plan = self._planned.job_plan
         assert job_plan is not None
-        return predict(
-            self._plans[name],
-            job_plan.profile,
-            job_plan.hardware,
-            job_plan.rates,
-            job_plan.workload,
-            job_plan.asked,
-        ).output_tokens_per_s
+        return predict(self._plans[name], job_plan.case).output_tokens_per_s
 
 
 def possible(planned: Planned) -> list[Plan]:
     """Every plan that the search looked at."""
     found = planned.job_plan
     assert found is not None
-    profile, hardware = found.profile, found.hardware
-    return list(
-        possible_plans(
-            profile.shape,
-            profile.weights,
-            hardware.device_memory,
-            hardware.host_memory,
-            found.rates,
-            hardware.device,
-            found.workload,
-            found.asked,
-            found.plan.context,
-            host_beside=profile.beside_bytes,
-            recipe=profile.recipe,
-        )
-    )
+    return list(possible_plans(replace(found.case, context=found.plan.context)))
 
 
 if __name__ == "__main__":

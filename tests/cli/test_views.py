@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.policies.machines import DESKTOP, GIB, MULTI_HEAD, sizes
+from tests.policies.machines import DESKTOP, GIB, MULTI_HEAD, case_of
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.log_format import LogFormat
 from tightrun.cli.plan_text import job_plan_sections
@@ -20,12 +20,9 @@ from tightrun.cli.view_plain import PlainView, closing_text, progress_line
 from tightrun.cli.view_quiet import QuietView
 from tightrun.cli.view_rich import RichView
 from tightrun.cli.views import View, open_view
-from tightrun.policies.forms import recipe_of
 from tightrun.policies.hardware import Budget, Hardware
-from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import Workload
 from tightrun.policies.planner import plan_job
-from tightrun.policies.profile import ModelProfile
 
 HALFWAY = Progress(
     rows=2000,
@@ -72,13 +69,12 @@ STOPPED = Summary(
 )
 
 PLANNED = plan_job(
-    ModelProfile(
-        "LlamaForCausalLM", "bfloat16", MULTI_HEAD, sizes(MULTI_HEAD), (), recipe_of(MULTI_HEAD), 0
-    ),
-    Hardware("cuda:0", Budget(300 * 2**20, "the driver"), Budget(8 * GIB, "the machine"), 4),
-    DESKTOP,
-    Workload(2000, 1, 400, 300, 100, (100, 200, 300), 100),
-    PolicyAsked(),
+    case_of(
+        MULTI_HEAD,
+        Hardware("cuda:0", Budget(300 * 2**20, "the driver"), Budget(8 * GIB, "the machine"), 4),
+        DESKTOP,
+        Workload(2000, 1, 400, 300, 100, (100, 200, 300), 100),
+    )
 )
 
 

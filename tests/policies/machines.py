@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tightrun.policies.hardware import Rates
+from tightrun.policies.case import Case, PolicyAsked
+from tightrun.policies.forms import recipe_of
+from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.offload_memory import WeightSizes
+from tightrun.policies.plan import Workload
+from tightrun.policies.profile import ModelProfile
 from tightrun.policies.shape import LayerShape, ModelShape
 
 GB, KIB, MIB, GIB = 10**9, 2**10, 2**20, 2**30
@@ -45,6 +49,25 @@ def sizes(shape: ModelShape) -> WeightSizes:
     """The slabs of a model of equal layers, and what is outside of them."""
     slabs = tuple(layer.weight_bytes for layer in shape.layers)
     return WeightSizes(slabs, shape.weight_bytes - sum(slabs))
+
+
+def case_of(
+    shape: ModelShape,
+    hardware: Hardware,
+    rates: Rates,
+    workload: Workload,
+    asked: PolicyAsked | None = None,
+    *,
+    weights: WeightSizes | None = None,
+    context: int | None = None,
+    beside: int = 0,
+) -> Case:
+    """A job for a model of that shape in bfloat16."""
+    slabs = weights or sizes(shape)
+    profile = ModelProfile(
+        "LlamaForCausalLM", "bfloat16", shape, slabs, slabs.layers, recipe_of(shape), beside
+    )
+    return Case(profile, hardware, rates, workload, asked or PolicyAsked(), context)
 
 
 def rates(

@@ -21,13 +21,15 @@ from tests.policies.machines import (
     T4,
     TINY,
     TWO_CORES,
+    case_of,
     model,
     rates,
     sizes,
 )
-from tightrun.policies.hardware import Budget, Rates
-from tightrun.policies.offload_memory import BUFFERS
-from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
+from tightrun.policies.case import PolicyAsked
+from tightrun.policies.hardware import Budget, Hardware, Rates
+from tightrun.policies.offload_memory import BUFFERS, WeightSizes
+from tightrun.policies.offload_plan import plan_offloaded
 from tightrun.policies.plan import (
     LEAST_CONTEXT,
     DoesNotFitError,
@@ -54,18 +56,14 @@ def plan(
     weights: WeightSizes | None = None,
     beside: int = 0,
 ) -> Plan:
+    memories = Budget(int(device), "limits.gpu_memory"), Budget(int(host), "limits.cpu_memory")
+    hardware = Hardware(kind, *memories, cores=16)
     return plan_offloaded(
-        shape,
-        weights or sizes(shape),
-        Budget(int(device), "limits.gpu_memory"),
-        Budget(int(host), "limits.cpu_memory"),
-        machine,
-        kind,
-        workload,
-        policy or PolicyAsked(),
-        context,
-        host_beside=beside,
-    )
+        case_of(
+            shape, hardware, machine, workload, policy,
+            weights=weights, context=context, beside=beside,
+        )
+    )  # fmt: skip
 
 
 def device_bytes(shape: ModelShape, weights: WeightSizes, got: Plan, beside: int) -> int:

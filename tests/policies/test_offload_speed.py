@@ -7,12 +7,20 @@ from itertools import pairwise
 
 import pytest
 
-from tests.policies.machines import H200, LLAMA_2_13B, LLAMA_3_70B, MULTI_HEAD, TWO_CORES, sizes
+from tests.policies.machines import (
+    H200,
+    LLAMA_2_13B,
+    LLAMA_3_70B,
+    MULTI_HEAD,
+    TWO_CORES,
+    case_of,
+    sizes,
+)
 from tightrun.policies.forms import Form, recipe_of
-from tightrun.policies.hardware import Budget, Rates
+from tightrun.policies.hardware import Budget, Hardware, Rates
 from tightrun.policies.lengths import Lengths
 from tightrun.policies.offload_memory import Division, MemorySums
-from tightrun.policies.offload_plan import PolicyAsked, plan_offloaded
+from tightrun.policies.offload_plan import plan_offloaded
 from tightrun.policies.offload_search import Search, Wanted
 from tightrun.policies.offload_speed import SpeedModel
 from tightrun.policies.plan import Workload
@@ -86,11 +94,15 @@ def test_where_no_typical_sequence_finds_room_it_is_slow_but_a_speed() -> None:
 def test_more_device_memory_is_never_much_slower() -> None:
     found = [
         plan_offloaded(
-            LLAMA_2_13B, sizes(LLAMA_2_13B), Budget(gib * 2**30, "a"), Budget(200 * 2**30, "b"),
-            H200, "cuda", Workload(1000, 1, 544, 544, 32), PolicyAsked(),
+            case_of(
+                LLAMA_2_13B,
+                Hardware("cuda:0", Budget(gib * 2**30, "a"), Budget(200 * 2**30, "b"), 16),
+                H200,
+                Workload(1000, 1, 544, 544, 32),
+            )
         ).predicted_tokens_per_s
         for gib in (4, 8, 12, 16, 20, 24, 28, 40, 80)
-    ]  # fmt: skip
+    ]
     assert all(later > 0.9 * before for before, later in pairwise(found))
     assert found[-1] > 3 * found[0]
 

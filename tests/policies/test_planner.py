@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.policies.machines import GIB, model, rates, sizes
+from tightrun.policies.case import Case
 from tightrun.policies.forms import recipe_of
 from tightrun.policies.hardware import Budget, Hardware
-from tightrun.policies.offload_plan import PolicyAsked
 from tightrun.policies.plan import Workload
 from tightrun.policies.planner import JobPlan, is_streamed, plan_job
 from tightrun.policies.profile import ModelProfile
@@ -32,9 +32,9 @@ JOB = Workload(
 
 def planned(gib: float, job: Workload = JOB, device: str = "cuda:0") -> JobPlan:
     hardware = card(gib, device)
-    found = plan_job(PROFILE, hardware, H200, job, PolicyAsked())
-    streamed = is_streamed(PROFILE, hardware, H200, job, PolicyAsked())
-    assert streamed == found.plan.offloads
+    case = Case(PROFILE, hardware, H200, job)
+    found = plan_job(case)
+    assert is_streamed(case) == found.plan.offloads
     return found
 
 

@@ -10,9 +10,11 @@ import pytest
 from tests.parity.families import RUN
 from tests.parity.offloaded import MIB
 from tests.parity.tiny_models import Oracle, as_text, ragged_prompts, save_tiny
+from tests.policies.machines import case_of
 from tests.runtime.engines import answers, ask
-from tightrun.policies.hardware import Budget
-from tightrun.policies.offload_plan import PolicyAsked, WeightSizes, plan_offloaded
+from tightrun.policies.hardware import Budget, Hardware
+from tightrun.policies.offload_memory import WeightSizes
+from tightrun.policies.offload_plan import plan_offloaded
 from tightrun.policies.plan import DoesNotFitError, Plan, Workload
 from tightrun.runtime.engine import Engine
 from tightrun.runtime.loaded_model import LoadedModel
@@ -60,15 +62,11 @@ def smallest(model: LoadedModel, host: int = 64 * MIB) -> tuple[int, Plan]:
 
     def planned(nbytes: int) -> Plan | None:
         try:
+            memories = Budget(nbytes, "hardware.gpu_memory"), Budget(host, "hardware.cpu_memory")
+            hardware = Hardware("emulated", *memories, cores=2)
+            weights = sizes_of(model)
             return plan_offloaded(
-                model.shape,
-                sizes_of(model),
-                Budget(nbytes, "hardware.gpu_memory"),
-                Budget(host, "hardware.cpu_memory"),
-                model.rates,
-                "emulated",
-                Workload(6),
-                PolicyAsked(),
+                case_of(model.shape, hardware, model.rates, Workload(6), weights=weights)
             )
         except DoesNotFitError:
             return None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from tightrun.cli.chat_text import ChatText, template_in
 from tightrun.core import Request
 from tightrun.io.job import Job
+
+if TYPE_CHECKING:
+    from tightrun.cli.chat_text import ChatText
 
 TOKENIZER = "tokenizer.json"
 # Characters of a prompt that are counted one by one.
@@ -119,5 +121,10 @@ def _chat(folder: Path) -> ChatText | None:
     except FileNotFoundError:
         config = {}
     apart = folder / TEMPLATE
+    if not apart.is_file() and not config.get("chat_template"):
+        return None
+    # Jinja takes a tenth of a second to import.
+    from tightrun.cli.chat_text import ChatText, template_in
+
     template = apart.read_text(encoding="utf-8") if apart.is_file() else template_in(config)
     return None if template is None else ChatText(template, config)

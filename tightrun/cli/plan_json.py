@@ -41,17 +41,17 @@ def job_plan_json(job_plan: JobPlan) -> dict[str, Any]:
     plan = job_plan.plan
     return {
         "feasible": True,
-        "hardware": hardware_json(job_plan.hardware, job_plan.rates),
-        "model": model_json(job_plan.profile),
-        "placement": _placement(plan, len(job_plan.profile.shape.layers)),
+        "hardware": hardware_json(job_plan.case.hardware, job_plan.case.rates),
+        "model": model_json(job_plan.case.profile),
+        "placement": _placement(plan, len(job_plan.case.profile.shape.layers)),
         "schedule": {
-            "policy": job_plan.asked.name,
+            "policy": job_plan.case.asked.name,
             "batch_size": plan.batch_size,
             "batches": plan.batches,
             "prefill_tokens": plan.prefill_tokens,
             "context": plan.context,
         },
-        "memory": _memory(plan, job_plan.hardware),
+        "memory": _memory(plan, job_plan.case.hardware),
         "predicted": _predicted(job_plan.predicted),
         "reasons": list(plan.reasons),
     }

@@ -32,7 +32,6 @@ _ARENAS = {
     "slots": "layer slots",
     "kv": "KV",
 }
-_ADVISED = 3
 _LEAST_SHARE = 0.005
 
 
@@ -51,7 +50,7 @@ def planned_sections(planned: Planned) -> Iterator[Section]:
     yield from job_plan_sections(planned.job_plan)
     if planned.advice:
         yield Section("faster", [
-            f"{units.change(1 + each.gain)} with {each.text}" for each in planned.advice[:_ADVISED]
+            f"{units.change(1 + each.gain)} with {each.text}" for each in planned.advice
         ])  # fmt: skip
     if may_suit_vllm(planned.job_plan):
         yield Section("note", [VLLM])
@@ -72,25 +71,25 @@ def short_lines(job_plan: JobPlan) -> Iterator[str]:
     for section in run_sections(job_plan):
         if section.label not in ("memory", "speed"):
             yield from section.lines
-    for name, arenas, budget in _memories(job_plan.plan, job_plan.hardware):
+    for name, arenas, budget in _memories(job_plan.plan, job_plan.case.hardware):
         held = units.size_of(sum(arenas.values()), budget.bytes)
         yield f"{name} memory planned: {held} ({budget.limit})"
 
 
 def run_sections(job_plan: JobPlan) -> Iterator[Section]:
     """The plan as a run begins with it: the time, and all that was decided."""
-    if job_plan.workload.rows and job_plan.predicted and job_plan.predicted.seconds:
-        rows = units.rows(job_plan.workload.rows)
+    if job_plan.case.workload.rows and job_plan.predicted and job_plan.predicted.seconds:
+        rows = units.rows(job_plan.case.workload.rows)
         yield Section("plan", [f"{rows} in {_pace(job_plan.predicted)}"])
     yield from job_plan_sections(job_plan)
 
 
 def job_plan_sections(job_plan: JobPlan) -> Iterator[Section]:
     """What goes where, in which batches, and how fast that is."""
-    plan = job_plan.plan
-    yield Section("placement", list(_placement(plan, job_plan.profile, job_plan.hardware.device)))
-    yield Section("schedule", list(_schedule(plan, job_plan.asked.name)))
-    yield Section("memory", memory_table(plan, job_plan.hardware))
+    plan, case = job_plan.plan, job_plan.case
+    yield Section("placement", list(_placement(plan, case.profile, case.hardware.device)))
+    yield Section("schedule", list(_schedule(plan, case.asked.name)))
+    yield Section("memory", memory_table(plan, case.hardware))
     if job_plan.predicted is not None:
         yield Section("speed", list(_speed(job_plan.predicted)))
 
@@ -137,7 +136,7 @@ def _memories(plan: Plan, hardware: Hardware) -> list[tuple[str, dict[str, int],
 
 def may_suit_vllm(job_plan: JobPlan) -> bool:
     """Whether all is on a GPU, where there is a vLLM for it."""
-    return job_plan.hardware.device.startswith("cuda") and not job_plan.plan.offloads
+    return job_plan.case.hardware.device.startswith("cuda") and not job_plan.plan.offloads
 
 
 def model_line(profile: ModelProfile) -> str:

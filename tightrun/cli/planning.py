@@ -21,8 +21,8 @@ from tightrun.cli.token_estimate import TokenEstimate, estimate_tokens
 from tightrun.io.inputs import Scan
 from tightrun.io.job import Job, Machine
 from tightrun.policies.advice import Advice, Setting, nearest_that_fit, what_would_help
+from tightrun.policies.case import Case, PolicyAsked
 from tightrun.policies.hardware import Hardware, Rates
-from tightrun.policies.offload_choice import PolicyAsked
 from tightrun.policies.plan import DoesNotFitError, Workload
 from tightrun.policies.planner import JobPlan, plan_job
 from tightrun.policies.profile import Known
@@ -133,13 +133,13 @@ def decide(
     facts: InputFacts, known: Known, hardware: Hardware, asked: PolicyAsked, context: int | None
 ) -> Planned:
     """The plan, or why there is none and what would change that."""
-    profile, rates = known.profile, known.rates
+    case = Case(known.profile, hardware, known.rates, facts.workload, asked, context)
     try:
-        job_plan = plan_job(profile, hardware, rates, facts.workload, asked, context)
+        job_plan = plan_job(case)
     except DoesNotFitError as error:
-        nearest = nearest_that_fit(profile, hardware, rates, facts.workload, asked, context)
+        nearest = nearest_that_fit(case)
         return Planned(facts, known, hardware, None, str(error), nearest=nearest)
-    advice = what_would_help(job_plan, context)
+    advice = what_would_help(job_plan)
     return Planned(facts, known, hardware, job_plan, advice=advice)
 
 

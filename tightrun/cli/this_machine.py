@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import psutil
 
@@ -19,6 +17,8 @@ from tightrun.runtime.system import System
 MEASURED_WITH = ("tightrun", "torch", "transformers", "huggingface_hub")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 CPUINFO = Path("/proc/cpuinfo")
+# Of which one is there where NVIDIA's driver is: on Linux, in WSL, on Tegra.
+DRIVER_NODES = ("dev/nvidiactl", "dev/dxg", "dev/nvmap")
 
 
 def fingerprint(system: System, folder: Path, cpuinfo: Path = CPUINFO) -> list[str]:
@@ -30,7 +30,7 @@ def fingerprint(system: System, folder: Path, cpuinfo: Path = CPUINFO) -> list[s
         *processor(cpuinfo),
         f"processors {usable_processors(system.affinity(), system.root).count}",
         f"kernel {platform.release()}",
-        f"gpus {gpus(system.environment, system.nvml())}",
+        f"gpus {gpus(system)}",
         *(f"{name} {system.environment.get(name)}" for name in THREADS),
         f"memory {psutil.virtual_memory().total // 2**30} GiB",
         f"disk {mount and (mount.kind, str(mount.point))}",
@@ -54,10 +54,13 @@ def processor(cpuinfo: Path = CPUINFO) -> tuple[str, str]:
     return name, next((v for k, v in fields if k in ("flags", "Features")), "")
 
 
-def gpus(environment: Mapping[str, str], nvml: Any) -> str:
+def gpus(system: System) -> str:
     """Names of the GPUs that CUDA will see, and the driver's version; empty without a driver."""
+    if not any((system.root / node).exists() for node in DRIVER_NODES):
+        return ""  # what speaks to the driver takes a tenth of a second to import
+    nvml = system.nvml()
     try:
-        names = [gpu.name for gpu in visible_gpus(environment, nvml)]
+        names = [gpu.name for gpu in visible_gpus(system.environment, nvml)]
         nvml.nvmlInit()
     except (ValueError, nvml.NVMLError):
         return ""

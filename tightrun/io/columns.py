@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tightrun.io.input_types import InputError
 from tightrun.io.job_sections import InputSpec, OutputSpec
-from tightrun.io.template import PromptTemplate
+
+if TYPE_CHECKING:
+    from tightrun.io.template import PromptTemplate
 
 ID_COLUMNS = ("custom_id", "id", "uid")
 CHAT_COLUMNS = ("messages", "conversations")
@@ -42,7 +44,7 @@ def choose_prompt(spec: InputSpec, names: Collection[str]) -> PromptColumns:
     Raises InputError if a named column is not there, or none or several could be the prompt.
     """
     if spec.template is not None:
-        template = PromptTemplate(spec.template)
+        template = _compiled(spec.template)
         for name in sorted(template.names - template.optional):
             _require(name, names, "input.template")
         return PromptColumns("template", tuple(sorted(template.names)), template)
@@ -91,10 +93,23 @@ def choose_kept(spec: OutputSpec, names: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in names if keeps(spec, name))
 
 
+def template_names(spec: InputSpec) -> frozenset[str] | None:
+    """The columns that the template reads, None without one. Raises InputError."""
+    return None if spec.template is None else _compiled(spec.template).names
+
+
+def _compiled(source: str) -> PromptTemplate:
+    # Jinja takes a tenth of a second to import.
+    from tightrun.io.template import PromptTemplate
+
+    return PromptTemplate(source)
+
+
 def columns_to_scan(spec: InputSpec, names: Collection[str]) -> tuple[str, ...]:
     """Of one table's columns, those whose text may be the prompt: what the scan measures."""
-    if spec.template is not None:
-        wanted = PromptTemplate(spec.template).names
+    of_template = template_names(spec)
+    if of_template is not None:
+        wanted = of_template
     elif spec.prompt is not None or spec.messages is not None:
         wanted = frozenset([spec.prompt or spec.messages or ""])
     else:

@@ -30,11 +30,14 @@ def array_bytes(array: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
         return array_bytes(array.cast(plain(kind)))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        lengths = pc.fill_null(pc.binary_length(array), 0)
-        return np.asarray(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+        lengths = pc.binary_length(array)
+        if lengths.null_count:
+            lengths = pc.fill_null(lengths, 0)
+        # to_numpy would import pandas, which takes longer than many a scan.
+        return np.from_dlpack(lengths).astype(np.int64)
     if is_list(kind):
         inner = array_bytes(pc.list_flatten(array))
-        parents = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        parents = np.from_dlpack(pc.list_parent_indices(array))
         return np.bincount(parents, weights=inner, minlength=len(array)).astype(np.int64)
     if pa.types.is_struct(kind):
         fields = [array_bytes(field) for field in array.flatten()]

@@ -19,6 +19,7 @@ from tightrun.io.columns import (
     columns_to_scan,
     id_columns,
     keeps,
+    template_names,
 )
 from tightrun.io.input_types import BadRowError, InputError, Source, SourceKind
 from tightrun.io.job_model import Job
@@ -31,7 +32,6 @@ from tightrun.io.row_ids import hash_id, hash_ids, row_id
 from tightrun.io.schema_union import SchemaUnion
 from tightrun.io.sources import Found
 from tightrun.io.table_rows import open_table, table_rows, whole_texts
-from tightrun.io.template import PromptTemplate
 
 _LINES_TO_TELL = 20
 _MAX_LENGTH = 2**32 - 1
@@ -46,8 +46,7 @@ class Scanner:
         self._job = job
         self._spec = job.input
         self._progress = progress
-        template = None if job.input.template is None else PromptTemplate(job.input.template)
-        self._template_names = None if template is None else template.names
+        self._template_names = template_names(job.input)
         self._hashes = array("Q")
         self._lengths = array("I")
         self._id_of = partial(row_id, columns=id_columns(self._spec))
@@ -131,10 +130,12 @@ class Scanner:
     def _table_hashes(
         self, batch: pa.RecordBatch, ids: Sequence[str], name: str, first: int
     ) -> np.ndarray:
-        made_up = [f"{name}#{i}" for i in range(first, first + batch.num_rows)]
         # Most inputs have a text in every row, and no mapping per row has to be made.
-        names = whole_texts(batch.column(ids[0])) if ids else made_up
+        names = whole_texts(batch.column(ids[0])) if ids else None
         if names is None:
+            made_up = [f"{name}#{i}" for i in range(first, first + batch.num_rows)]
+            if not ids:
+                return hash_ids(made_up)
             rows = zip(table_rows(batch, ids), made_up, strict=True)
             names = [identify(self._id_of, row, without) for row, without in rows]
         return hash_ids(names)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tightrun.policies.case import PolicyAsked
 from tightrun.policies.forms import Form, Recipe
 from tightrun.policies.hardware import Budget, Rates
 from tightrun.policies.lengths import Lengths, lengths_of
@@ -33,23 +34,6 @@ RESIDENT_WORTH, KV_RESIDENT_WORTH, NO_DISK_WORTH, LONGEST_WORTH = 0.95, 0.97, 0.
 SIMULATED = 6
 # What cannot come to so much of the best speed so far is not looked at.
 HOPELESS = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyAsked:
-    """What a person has set; None or "auto" where the plan may choose.
-
-    `batch_size` are sequences per batch, `batches` batches per pass, `recompute` a ratio; `disk`
-    says that layers may be read from the disk in every pass. `name` changes nothing of the plan:
-    the policies share it, so that they can be compared.
-    """
-
-    batch_size: int | None = None
-    batches: int | None = None
-    recompute: float | None = None
-    form: str = "auto"
-    name: str = "adaptive"
-    disk: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ def even_choice(layers: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(layers[(2 * i + 1) * len(layers) // (2 * count)] for i in range(count))
 
 
+_DEVICE_ARENAS = (
+    "beside", "outer", "hidden", "workspace", "logits",
+    "resident", "slots", "kv", "activations", "staging",
+)  # fmt: skip
+_HOST_ARENAS = ("beside", "weights", "disk staging", "kv", "activations", "staging")
+
+
 class MemorySums:
     """Bytes per arena of a model's divisions.
 
@@ -78,6 +85,8 @@ class MemorySums:
         self.beside = beside
         self.one_memory = one_memory
         self.layers = len(weights.layers)
+        self.largest = weights.largest
+        self._layers_bytes = sum(weights.layers)
         self._disk_bytes: dict[tuple[int, int], int] = {}
         self.block_bytes = shape.kv_block_bytes(block_tokens)
         self.activation_block_bytes = (
@@ -86,37 +95,53 @@ class MemorySums:
 
     def device(self, d: Division) -> dict[str, int]:
         """Bytes of device memory by arena."""
-        return self.passing(d) | {
-            "resident": self.resident_bytes[d.resident],
-            "slots": SLOTS * self.weights.largest if d.resident < self.layers else 0,
-            "kv": (self.layers * d.kv_blocks + BUFFERS * d.workspace_blocks) * self.block_bytes,
-            "activations": BUFFERS * d.activation_blocks * self.activation_block_bytes,
-            "staging": self.staging_bytes(d),
-        }
+        return dict(zip(_DEVICE_ARENAS, self._device(d), strict=True))
 
-    def passing(self, d: Division) -> dict[str, int]:
-        """What every pass needs wherever weights and KV are."""
-        return {
-            "beside": self.beside if self.one_memory else 0,
-            "outer": self.weights.outer,
-            "hidden": (d.batches - 1) * d.most_rows * self._row_bytes,
-            "workspace": workspace_bytes(self.shape, d.most_rows),
-            "logits": logits_bytes(self.shape, d.batch_size),
-        }
+    def device_bytes(self, d: Division) -> int:
+        """All of them together."""
+        return sum(self._device(d))
+
+    def passing_bytes(self, d: Division) -> int:
+        """What every pass needs of device memory wherever weights and KV are."""
+        return sum(self._passing(d))
 
     def host(self, d: Division) -> dict[str, int]:
         """Bytes of host memory by arena; all in the device's sum where that is one memory."""
-        if self.one_memory:
-            return {}
+        return {} if self.one_memory else dict(zip(_HOST_ARENAS, self._host(d), strict=True))
+
+    def host_bytes(self, d: Division) -> int:
+        """All of them together."""
+        return 0 if self.one_memory else sum(self._host(d))
+
+    def _device(self, d: Division) -> tuple[int, ...]:
+        return (
+            *self._passing(d),
+            self.resident_bytes[d.resident],
+            SLOTS * self.largest if d.resident < self.layers else 0,
+            (self.layers * d.kv_blocks + BUFFERS * d.workspace_blocks) * self.block_bytes,
+            BUFFERS * d.activation_blocks * self.activation_block_bytes,
+            self.staging_bytes(d),
+        )
+
+    def _passing(self, d: Division) -> tuple[int, ...]:
+        return (
+            self.beside if self.one_memory else 0,
+            self.weights.outer,
+            (d.batches - 1) * d.most_rows * self._row_bytes,
+            workspace_bytes(self.shape, d.most_rows),
+            logits_bytes(self.shape, d.batch_size),
+        )
+
+    def _host(self, d: Division) -> tuple[int, ...]:
         kept = d.batches * self.layers
-        return {
-            "beside": self.beside,
-            "weights": self.streamed_bytes(d) - self.disk_bytes(d),
-            "disk staging": STAGING_SLOTS * self.weights.largest if d.disk else 0,
-            "kv": kept * d.host_blocks * self.block_bytes,
-            "activations": kept * d.activation_blocks * self.activation_block_bytes,
-            "staging": self.staging_bytes(d),
-        }
+        return (
+            self.beside,
+            self.streamed_bytes(d) - self.disk_bytes(d),
+            STAGING_SLOTS * self.largest if d.disk else 0,
+            kept * d.host_blocks * self.block_bytes,
+            kept * d.activation_blocks * self.activation_block_bytes,
+            self.staging_bytes(d),
+        )
 
     def staging_rows(self, d: Division) -> int:
         """New rows of one batch and layer that may have to be written out."""
@@ -131,7 +156,7 @@ class MemorySums:
 
     def streamed_bytes(self, d: Division) -> int:
         """Bytes of the weights that cross the link in a pass."""
-        return sum(self.weights.layers) - self.resident_bytes[d.resident]
+        return self._layers_bytes - self.resident_bytes[d.resident]
 
     def disk_layers(self, d: Division) -> tuple[int, ...]:
         """The streamed layers that lie on the disk, evenly spread between the others."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrun.policies.forms import Recipe, choose_form, recipe_of
-from tightrun.policies.hardware import Budget, Rates
+from tightrun.policies.case import Case
+from tightrun.policies.forms import choose_form
 from tightrun.policies.offload_choice import (
     OFFLOADED_BLOCK_TOKENS,
     SIMULATED,
     Choice,
     Job,
-    PolicyAsked,
     choose,
     possible,
 )
@@ -19,17 +18,13 @@ from tightrun.policies.offload_memory import (
     BUFFERS,
     SLOTS,
     STAGING_SLOTS,
-    WeightSizes,
     even_residents,
 )
 from tightrun.policies.offload_refusal import refusal
-from tightrun.policies.plan import BLOCK_TOKENS, LEAST_CONTEXT, DoesNotFitError, Plan, Workload
-from tightrun.policies.shape import ModelShape
+from tightrun.policies.plan import BLOCK_TOKENS, LEAST_CONTEXT, DoesNotFitError, Plan
 
 __all__ = [
     "SIMULATED",
-    "PolicyAsked",
-    "WeightSizes",
     "even_residents",
     "plan_offloaded",
     "possible_plans",
@@ -42,81 +37,37 @@ __all__ = [
 MOST_SLOTS = 4
 
 
-def plan_offloaded(
-    shape: ModelShape,
-    weights: WeightSizes,
-    device: Budget,
-    host: Budget,
-    rates: Rates,
-    kind: str,
-    workload: Workload,
-    policy: PolicyAsked,
-    context: int | None = None,
-    *,
-    host_beside: int = 0,
-    recipe: Recipe | None = None,
-    simulated: int = SIMULATED,
-) -> Plan:
+def plan_offloaded(case: Case, simulated: int = SIMULATED) -> Plan:
     """Choose what is resident, what is streamed from where, and how many batches of what size.
 
     The fastest for this job by the cost model, of all ways that fit, the best `simulated` of them
-    by simulation; what is simpler is taken where it costs little. On kind "cpu" both budgets are
-    one memory (`device` counts), streamed layers come from the disk, and the KV stays.
-    `host_beside` are bytes of host memory already taken by what is in no ledger.
+    by simulation; what is simpler is taken where it costs little. On a CPU both budgets are
+    one memory (that of the device counts), streamed layers come from the disk, and the KV stays.
     Raises DoesNotFitError with the sum.
     """
-    job, why = _job(
-        shape, weights, device, host, rates, kind, workload, policy, context, host_beside, recipe
-    )
+    job, why = _job(case)
     choice = choose(job, simulated)
     if choice is None:
         least = min(job.longest, LEAST_CONTEXT)
-        raise DoesNotFitError(refusal(job.search(_least_block(job), least, "none"), device, host))
+        search = job.search(_least_block(job), least, "none")
+        raise DoesNotFitError(refusal(search, job.device, job.host))
     return _plan(job, choice, why)
 
 
-def possible_plans(
-    shape: ModelShape,
-    weights: WeightSizes,
-    device: Budget,
-    host: Budget,
-    rates: Rates,
-    kind: str,
-    workload: Workload,
-    policy: PolicyAsked,
-    context: int | None = None,
-    *,
-    host_beside: int = 0,
-    recipe: Recipe | None = None,
-) -> Iterator[Plan]:
+def possible_plans(case: Case) -> Iterator[Plan]:
     """Every plan that `plan_offloaded` chooses from, with its speed by mean passes."""
-    job, why = _job(
-        shape, weights, device, host, rates, kind, workload, policy, context, host_beside, recipe
-    )
+    job, why = _job(case)
     for choice in possible(job):
         yield _plan(job, choice, why)
 
 
-def _job(
-    shape: ModelShape,
-    weights: WeightSizes,
-    device: Budget,
-    host: Budget,
-    rates: Rates,
-    kind: str,
-    workload: Workload,
-    policy: PolicyAsked,
-    context: int | None,
-    host_beside: int,
-    recipe: Recipe | None,
-) -> tuple[Job, str]:
+def _job(case: Case) -> tuple[Job, str]:
     """The job of a search, and a sentence on the form that context is recomputed in."""
-    window = min(context or shape.context, shape.context)
-    recipe = recipe or recipe_of(shape)
-    form, why = choose_form(recipe, rates, policy.form, policy.recompute)
+    profile, hardware, asked = case.profile, case.hardware, case.asked
+    form, why = choose_form(profile.recipe, case.rates, asked.form, asked.recompute)
     job = Job(
-        shape, weights, device, host, rates, kind.split(":")[0], workload, policy, window,
-        host_beside, recipe, form,
+        profile.shape, profile.weights, hardware.device_memory, hardware.host_memory, case.rates,
+        case.kind, case.workload, asked, case.window, profile.beside_bytes, profile.recipe, form,
     )  # fmt: skip
     return job, why
 
@@ -138,8 +89,8 @@ def _plan(job: Job, choice: Choice, why: str) -> Plan:
         arenas["kv"] += kv
         arenas["activations"] += states
     if streamed:
-        slots = min(SLOTS + max(0, spare // sums.weights.largest), streamed, MOST_SLOTS)
-        arenas["slots"] = slots * sums.weights.largest
+        slots = min(SLOTS + max(0, spare // sums.largest), streamed, MOST_SLOTS)
+        arenas["slots"] = slots * sums.largest
     context = min(job.window, max(d.kv_blocks, d.workspace_blocks) * sums.block_tokens)
     return Plan(
         batch_size=d.batch_size,

@@ -111,7 +111,7 @@ class Search:
                 sizes = (self.wanted.batch_size,)
             for size in sizes:
                 base = Division(0, count, size, width, max(width, size))
-                if sum(self.sums.passing(base).values()) > self.device_bytes:
+                if self.sums.passing_bytes(base) > self.device_bytes:
                     break
                 yield base
 
@@ -191,7 +191,7 @@ class Search:
             return d
         if not self.wanted.disk:
             return None
-        largest = self.sums.weights.largest
+        largest = self.sums.largest
         first = -(-(short + STAGING_SLOTS * largest) // largest)
         for count in range(first, streamed + 1):
             with_disk = d._replace(disk=count)
@@ -200,10 +200,10 @@ class Search:
         return None
 
     def _host_short(self, d: Division) -> int:
-        return sum(self.sums.host(d).values()) - self.host_bytes
+        return self.sums.host_bytes(d) - self.host_bytes
 
     def _room(self, d: Division) -> int:
-        return self.device_bytes - sum(self.sums.device(d).values())
+        return self.device_bytes - self.sums.device_bytes(d)
 
     def _blocks_bytes(self, blocks: int) -> int:
         """Bytes of resident blocks, which every layer has."""

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from tightrun.policies.case import Case, PolicyAsked
 from tightrun.policies.foresight import Foresight
 from tightrun.policies.forms import Form, Recipe, recipe_of
 from tightrun.policies.hardware import Hardware, Rates
 from tightrun.policies.kv import Distributor
 from tightrun.policies.lengths import lengths_of
-from tightrun.policies.offload_choice import PolicyAsked
 from tightrun.policies.offload_memory import WeightSizes
 from tightrun.policies.pass_cost import Policy
 from tightrun.policies.placement import placement_of
@@ -117,15 +117,8 @@ class LoadedModel:
         """What was decided, with what it was made from; None for a model that has no profile."""
         if self.known is None:
             return None
-        return JobPlan(
-            self.plan,
-            self.predicted,
-            self.known.profile,
-            self.hardware,
-            self.rates,
-            workload(self.options),
-            policy_asked(self.options),
-        )
+        known = replace(self.known, rates=self.rates)
+        return JobPlan(self.plan, self.predicted, case_of(self.options, known, self.hardware))
 
     def describe(self) -> list[str]:
         """A few lines for people: what runs, on what, with which sizes and bytes."""
@@ -159,9 +152,9 @@ def load_tokenizer(options: EngineOptions) -> Tokenizer:
     )
 
 
-def policy_asked(options: EngineOptions) -> PolicyAsked:
-    """What the job sets of the plan itself."""
-    return PolicyAsked(
+def case_of(options: EngineOptions, known: Known, hardware: Hardware) -> Case:
+    """What a plan for the job is made from."""
+    asked = PolicyAsked(
         options.batch_size,
         options.batches,
         options.recompute,
@@ -169,6 +162,7 @@ def policy_asked(options: EngineOptions) -> PolicyAsked:
         options.policy,
         disk=options.disk != 0,
     )
+    return Case(known.profile, hardware, known.rates, workload(options), asked, options.context)
 
 
 def workload(options: EngineOptions) -> Workload:

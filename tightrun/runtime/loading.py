@@ -25,8 +25,8 @@ from tightrun.runtime.kernel_choice import choose_kernel
 from tightrun.runtime.loaded_model import (
     LoadedModel,
     Notify,
+    case_of,
     load_tokenizer,
-    policy_asked,
     workload,
 )
 from tightrun.runtime.loading_offloaded import Shaken, load_offloaded
@@ -138,8 +138,7 @@ def _predicted(
 ) -> Predicted | None:
     if known is None:
         return None
-    asked = policy_asked(options)
-    return predict(plan, known.profile, hardware, known.rates, workload(options), asked)
+    return predict(plan, case_of(options, known, hardware))
 
 
 def _is_too_large(
@@ -148,10 +147,7 @@ def _is_too_large(
     """Whether the model is to be streamed, decided before any of its weights is read: by what is
     known of it, else by whether they would fill the device."""
     if options.known is not None:
-        asked = policy_asked(options)
-        work, context = workload(options), options.context
-        known = options.known
-        return is_streamed(known.profile, hardware, known.rates, work, asked, context)
+        return is_streamed(case_of(options, options.known, hardware))
     size = checkpoint_bytes(source)
     if size is None:
         return False

@@ -34,9 +34,8 @@ from tightrun.runtime.links import Delay
 from tightrun.runtime.loaded_model import (
     LoadedModel,
     Notify,
+    case_of,
     load_tokenizer,
-    policy_asked,
-    workload,
 )
 from tightrun.runtime.machines import make_device
 from tightrun.runtime.memory import Faults
@@ -187,14 +186,8 @@ class _Layers:
         outer = self._skeleton.outer_bytes if self._device.torch.type == "cpu" else 0
         own = max(0, beside_bytes(options) - outer)
         beside = max(own, known.profile.beside_bytes)
-        return plan_streamed(
-            replace(known.profile, beside_bytes=beside),
-            hardware,
-            known.rates,
-            workload(options),
-            policy_asked(options),
-            options.context,
-        )
+        profile = replace(known.profile, beside_bytes=beside)
+        return plan_streamed(case_of(options, replace(known, profile=profile), hardware))
 
     def bring(self, plan: Plan) -> tuple[Weights, WeightTraffic]:
         """Read resident layers into device memory, others into host memory, or find them on the
