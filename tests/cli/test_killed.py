@@ -16,6 +16,8 @@ import tightrun
 from tests.cli.jobs import read, write_rows
 from tests.cli.tiny_llama import save_tiny_llama
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.report import latest_summary
+from tightrun.cli.summary import Summary
 from tightrun.io.manifest import read_manifest
 from tightrun.io.output_place import OutputPlace
 from tightrun.io.reports import read_runs
@@ -38,6 +40,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
 
 
+class Whole:
+    """What jobs come to that nobody kills; each is run once."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self._folder, self._model = folder, model
+        self._found: dict[str, tuple[Summary, list[dict[str, Any]]]] = {}
+
+    def of(self, way: str) -> tuple[Summary, list[dict[str, Any]]]:
+        if way not in self._found:
+            job = job_file(self._folder, self._model, way, **WAYS[way])
+            self._found[way] = (tightrun.run(job, quiet=True), told(self._folder / way))
+        return self._found[way]
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return Whole(tmp_path_factory.mktemp("whole"), model)
+
+
 def job_file(folder: Path, model: Path, out: str, **sampling: Any) -> Path:
     rows = [{"id": f"r{n}", "prompt": "abc " * (n % 9) + f"row {n}"} for n in range(ROWS)]
     job = {
@@ -53,8 +74,8 @@ def job_file(folder: Path, model: Path, out: str, **sampling: Any) -> Path:
     return path
 
 
-def start(job: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", COMMAND, str(job), "--log-format", "plain"]
+def start(job: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, str(job), "--log-format", "plain", *flags]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
@@ -80,18 +101,42 @@ def killed_on_its_way(job: Path, chance: random.Random) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_a_killed_run_goes_on_to_the_same_texts(tmp_path: Path, model: Path, way: str) -> None:
-    whole = tightrun.run(job_file(tmp_path, model, "whole", **WAYS[way]), quiet=True)
+def test_a_killed_run_goes_on_to_the_same_texts(
+    tmp_path: Path, model: Path, whole: Whole, way: str
+) -> None:
+    one, rows = whole.of(way)
     killed = job_file(tmp_path, model, "killed", **WAYS[way])
     assert killed_on_its_way(killed, random.Random(way)), "the run ended too soon to be killed"
     begun, _ = read_tokens(tmp_path / "killed" / "_tightrun" / "journal", _fingerprint(tmp_path))
     assert begun, "no row was on its way when the run was killed"
     last = tightrun.run(killed, quiet=True)
-    assert last.exit_code == whole.exit_code == ExitCode.FINISHED
-    assert told(tmp_path / "killed") == told(tmp_path / "whole")
+    assert last.exit_code == one.exit_code == ExitCode.FINISHED
+    assert told(tmp_path / "killed") == rows
     assert not list((tmp_path / "killed").rglob(".*.tmp"))
     assert [record.run for record in read_runs(tmp_path / "killed")] == [2]
-    assert last.output_tokens < whole.output_tokens
+    assert last.output_tokens < one.output_tokens
+
+
+@pytest.mark.slow
+def test_of_two_that_share_one_is_killed_and_the_texts_are_the_same(
+    tmp_path: Path, model: Path, whole: Whole
+) -> None:
+    one, rows = whole.of("sampled")
+    shared = job_file(tmp_path, model, "shared", **WAYS["sampled"])
+    journal = tmp_path / "shared" / "_tightrun" / "journal"
+    both = [start(shared, "--share") for _ in range(2)]
+    begun: set[str] = set()
+    while len(begun) < 2:
+        assert all(run.poll() is None for run in both)
+        begun = {path.name[:11] for path in journal.glob("tokens-*") if path.stat().st_size > 500}
+        time.sleep(0.01)
+    both[0].kill()
+    both[0].communicate()
+    said = both[1].communicate()[1]
+    assert both[1].returncode == one.exit_code == ExitCode.FINISHED, said
+    assert told(tmp_path / "shared") == rows
+    last = latest_summary(OutputPlace.of(tmp_path / "shared"))
+    assert last.output_tokens < one.output_tokens
 
 
 def told(out: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from tightrun.io.inputs import InputChunk, Scan, read_chunks
 from tightrun.io.job import Job
 from tightrun.io.outputs import OutputWriter
 
-_WANTED_POLL_S = 0.02
+_WANTED_POLL_S = 0.1
 # More rows are wanted when no more of them wait than this part of those that run.
 _RUNNING_PER_WAITING = 4
 
@@ -89,9 +89,10 @@ class Generation:
     def _wait_until_wanted(self, queue: RequestQueue) -> bool:
         """Waits until the engine has begun nearly all rows that were read; False after a stop."""
         while not self._stop.event.wait(_WANTED_POLL_S):
-            engine = self._engine.snapshot()
-            if queue.empty and engine.waiting <= engine.running // _RUNNING_PER_WAITING:
-                return True
+            if queue.empty:
+                engine = self._engine.snapshot()
+                if engine.waiting <= engine.running // _RUNNING_PER_WAITING:
+                    return True
         return False
 
     def progress(self) -> Progress:

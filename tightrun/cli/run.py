@@ -128,7 +128,7 @@ class _Run:
             return self._held(holding)
 
     def _held(self, holding: Holding) -> Summary:
-        self._view.title(self._title())
+        self._view.title(title_of(self._job))
         self._earlier = manifest_before(self._place)
         end = self._end_before(holding)
         holding.make_way(self._options.resume)
@@ -344,7 +344,9 @@ class _Run:
         else:
             error.add_note(f"The traceback is in {log.path}")
 
-    def _title(self) -> str:
-        source = self._job.path or self._job.input.dataset or ", ".join(self._job.input.path)
-        target = short_path(self._place.target)
-        return f"tightrun {version('tightrun')}  {short_path(Path(source))} -> {target}"
+
+def title_of(job: Job) -> str:
+    """What is run, and where its output goes, in one line."""
+    source = job.path or job.input.dataset or ", ".join(job.input.path)
+    target = short_path(OutputPlace.of(job.output.path).target)
+    return f"tightrun {version('tightrun')}  {short_path(Path(source))} -> {target}"

@@ -13,6 +13,7 @@ from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.holding import Holding
 from tightrun.cli.outcome import Span, code_of_failures
 from tightrun.cli.progress import Progress, together_s
+from tightrun.cli.run import title_of
 from tightrun.cli.stopping import Stop, time_limit
 from tightrun.cli.summary import Accuracy, Summary, short_path
 from tightrun.cli.views import View
@@ -45,7 +46,8 @@ class Workers:
         self._errors: Counter[str] = Counter()
         self._manifest: Manifest | None = None
         self._rows = 0
-        self._next_count_s = self._next_tick_s = 0.0
+        self._next_count_s = 0.0
+        self._next_tick_s = time.monotonic() + view.interval_s
 
     def run(self, here: Here) -> Summary:
         """Runs it to its end or its stop. Raises OutputError for what cannot be gone on with."""
@@ -56,6 +58,7 @@ class Workers:
             )
         if self._order.options.resume == "new":
             self._move_aside(here)
+        self._view.title(title_of(self._job))
         self._view.phase("run", f"{len(self._places)} processes")
         with time_limit(self._stop, self._job.limits.time):
             self._rounds()
