@@ -45,7 +45,7 @@ def plan_job(case: Case, simulated: int = SIMULATED) -> JobPlan:
 
 
 def plan_sizes(case: Case, simulated: int = SIMULATED) -> JobPlan:
-    """The same plan, as a rule without what the job will come to: its speed is that of mean passes."""
+    """The same plan, as a rule without what the job comes to: its speed is that of mean passes."""
     plan = plan_whole(case)
     if plan is None:
         return _streamed(case, simulated)
