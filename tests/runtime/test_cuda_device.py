@@ -76,6 +76,7 @@ def test_a_copy_from_pinned_memory_runs_while_the_card_computes(device: CudaDevi
 
 def test_sending_does_not_wait_for_the_copy(device: CudaDevice) -> None:
     slab, slot = device.empty_host(512 * MIB, "slabs"), device.empty(512 * MIB, "slots")
+    device.settle(device.link_in.send([Move(slot, slab)], Urgency.WEIGHTS, "the first"))
     begun = time.perf_counter()
     sent = device.link_in.send([Move(slot, slab)], Urgency.WEIGHTS, "weights 0 0")
     sending_s = time.perf_counter() - begun

@@ -13,7 +13,7 @@ from tests.runtime.recorded_systems import GIB, MIB
 from tests.runtime.stand_in_nvml import Device, StandInNvml
 from tightrun.policies.hardware import Budget, Hardware
 from tightrun.runtime import limits
-from tightrun.runtime.limits import device_budget, find_hardware
+from tightrun.runtime.limits import device_budget, find_hardware, in_pieces
 from tightrun.runtime.machines import hardware_of, torch_device_of
 from tightrun.runtime.nvidia import CUDA_OWN_BYTES
 from tightrun.runtime.options import EngineOptions, Machine
@@ -58,7 +58,9 @@ def test_on_a_cpu_both_memories_are_one(system: System) -> None:
 def test_a_gpu_has_what_is_free(system: System, device: str) -> None:
     found = find_hardware(device, 0.5, 1.0, system=system)
     assert found.device == "cuda:0"
-    assert found.device_memory == Budget(FREE // 2, "limits.gpu_memory (50% of free GPU memory)")
+    assert found.device_memory == in_pieces(
+        Budget(FREE // 2, "limits.gpu_memory (50% of free GPU memory)")
+    )
 
 
 @pytest.mark.usefixtures("_cpu_build")
@@ -105,7 +107,7 @@ def test_a_device_that_is_only_described_needs_a_size(system: System, device: st
 def test_a_machine_that_is_here_promises_no_more_than_is_found(system: System) -> None:
     machine = Machine("cuda", gpu_memory=40 * GIB, cpu_memory=2 * GIB)
     found = find_hardware("cuda", 40 * GIB, 2 * GIB, machine, system=system)
-    assert found.device_memory == Budget(FREE, "free GPU memory")
+    assert found.device_memory == in_pieces(Budget(FREE, "free GPU memory"))
     assert found.host_memory == Budget(2 * GIB, "hardware.cpu_memory")
 
 
@@ -131,7 +133,7 @@ def test_a_run_finds_what_a_plan_finds() -> None:
 def test_torch_is_not_imported_to_find_it() -> None:
     source = (
         "import sys\n"
-        "from tightrun.runtime.limits import find_hardware\n"
+        "from tightrun.runtime.limits import in_pieces, find_hardware\n"
         "from tightrun.runtime.options import EngineOptions, Machine\n"
         "from tightrun.runtime.memory_watch import MemoryWatch\n"
         "from tightrun.runtime.disk_space import disk_of\n"

@@ -77,6 +77,7 @@ class Job:
             self.beside,
             one_memory=self.kind == "cpu",
             activations=form == "activations",
+            gathers=self.kind == "cuda",
         )
         most = -(-self.longest // block_tokens)
         wanted = Wanted(

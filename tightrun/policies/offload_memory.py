@@ -57,7 +57,7 @@ def even_choice(layers: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 _DEVICE_ARENAS = (
     "beside", "outer", "hidden", "workspace", "logits",
-    "resident", "slots", "kv", "activations", "staging",
+    "resident", "slots", "kv", "attention", "activations", "staging",
 )  # fmt: skip
 _HOST_ARENAS = ("beside", "weights", "disk staging", "kv", "activations", "staging")
 
@@ -66,7 +66,8 @@ class MemorySums:
     """Bytes per arena of a model's divisions.
 
     On a CPU (`one_memory`) the device's memory is the host's, streamed layers come from the disk
-    straight into the slots, and `beside` is what the process holds in no ledger.
+    straight into the slots, and `beside` is what the process holds in no ledger. With `gathers`
+    attention lays the keys and values of a batch side by side before it reads them.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class MemorySums:
         *,
         one_memory: bool,
         activations: bool,
+        gathers: bool = False,
     ) -> None:
         self.shape = shape
         self.weights = weights
         self.block_tokens = block_tokens
         self.beside = beside
         self.one_memory = one_memory
+        self.copies = int(gathers)
         self.layers = len(weights.layers)
         self.largest = weights.largest
         self._layers_bytes = sum(weights.layers)
@@ -119,6 +122,7 @@ class MemorySums:
             self.resident_bytes[d.resident],
             SLOTS * self.largest if d.resident < self.layers else 0,
             (self.layers * d.kv_blocks + BUFFERS * d.workspace_blocks) * self.block_bytes,
+            self.copies * (d.kv_blocks + d.workspace_blocks) * self.block_bytes,
             BUFFERS * d.activation_blocks * self.activation_block_bytes,
             self.staging_bytes(d),
         )

@@ -149,6 +149,7 @@ class Search:
         short = -self._room(d)
         if short > 0 and self.wanted.batch_size:
             each = BUFFERS * (self.sums.block_bytes + self.sums.activation_block_bytes)
+            each += self.sums.copies * self.sums.block_bytes
             d = self._with_blocks(d, max(self.wanted.least, blocks - -(-short // each)))
             short = -self._room(d)
         return d if short <= 0 else None
@@ -206,8 +207,8 @@ class Search:
         return self.device_bytes - self.sums.device_bytes(d)
 
     def _blocks_bytes(self, blocks: int) -> int:
-        """Bytes of resident blocks, which every layer has."""
-        return self.sums.layers * self.sums.block_bytes * blocks
+        """Bytes of resident blocks, which every layer has, and of what attention copies of them."""
+        return (self.sums.layers + self.sums.copies) * self.sums.block_bytes * blocks
 
     def _most_layers(self, room: int) -> int | None:
         """Layers that may be resident where others are streamed, None where there is no such way.

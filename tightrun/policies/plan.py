@@ -167,7 +167,16 @@ def plan_resident(
     least_blocks = -(-least // block_tokens)
     sizes = _choose(
         (
-            _fill(shape, budget, beside, prefill, together, blocks_each, block_bytes)
+            _fill(
+                shape,
+                budget,
+                beside,
+                prefill,
+                together,
+                blocks_each,
+                block_bytes,
+                gathers=kind == "cuda",
+            )
             for prefill, together in _narrower(PREFILL_TOKENS[kind], sequences)
         ),
         blocks_each,
@@ -219,6 +228,8 @@ def _fill(
     sequences: int,
     blocks_each: int,
     block_bytes: int,
+    *,
+    gathers: bool,
 ) -> _Sizes:
     """The memory divided for passes of that size."""
     fixed = {
@@ -229,7 +240,11 @@ def _fill(
         "logits": logits_bytes(shape, sequences),
     }
     left = max(0, budget.bytes - sum(fixed.values()))
-    blocks = min(left // block_bytes, sequences * blocks_each)
+    # On a GPU attention may lay the keys and values of a layer side by side before it reads them.
+    copied = block_bytes // len(shape.layers) if gathers else 0
+    blocks = min(left // (block_bytes + copied), sequences * blocks_each)
+    if copied:
+        fixed["attention"] = blocks * copied
     return _Sizes(prefill, sequences, fixed, blocks, block_bytes)
 
 

@@ -17,6 +17,7 @@ from tightrun.runtime.happenings import Awaited, LinkClosedError, Outcome, raise
 
 # An event's time is a 32-bit number of milliseconds since the anchor: exact to 1 us for so long.
 ANCHOR_S = 10.0
+ANCHOR_TRIES = 5
 
 
 def timed_event() -> torch.cuda.Event:
@@ -51,11 +52,17 @@ class CudaClock:
             self._set_anchor()
 
     def _set_anchor(self) -> None:
-        anchor = timed_event()
-        before = time.perf_counter()
-        anchor.record(self._stream)
-        anchor.synchronize()
-        self._anchor, self._anchor_s = anchor, (before + time.perf_counter()) / 2
+        """By the try that the host was least away in."""
+        least_s = float("inf")
+        for _ in range(ANCHOR_TRIES):
+            anchor = timed_event()
+            before = time.perf_counter()
+            anchor.record(self._stream)
+            anchor.synchronize()
+            after = time.perf_counter()
+            if after - before < least_s:
+                least_s = after - before
+                self._anchor, self._anchor_s = anchor, (before + after) / 2
 
 
 class EventWatcher:

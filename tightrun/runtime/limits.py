@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tightrun.policies.hardware import Budget, Hardware
@@ -13,6 +14,8 @@ from tightrun.runtime.torch_build import cuda_version
 
 if TYPE_CHECKING:
     from tightrun.runtime.options import Machine
+
+PIECES = 64
 
 
 def find_hardware(
@@ -50,8 +53,14 @@ def detect_hardware(
     """The memories and processors of this process as they are now, for `cpu` or `cuda:N`."""
     system = system or System()
     host = host_budget(cpu, system)
-    own = device_budget(device, gpu, system) if device.startswith("cuda") else host
+    own = in_pieces(device_budget(device, gpu, system)) if device.startswith("cuda") else host
     return Hardware(device, own, host, usable_processors(system.affinity(), system.root).count)
+
+
+def in_pieces(budget: Budget) -> Budget:
+    """What can be planned with of a GPU's memory: torch's allocator gives it out in pieces, and
+    something is left between them. Seen on 16 GiB of an H200: 1.4 %."""
+    return replace(budget, bytes=budget.bytes - budget.bytes // PIECES)
 
 
 def device_budget(device: str, asked: float | int, system: System) -> Budget:

@@ -55,7 +55,7 @@ def load(options: EngineOptions, notify: Notify, shaken: Shaken | None = None) -
     use_processors(hardware.cores)
     if device.type == "cuda":
         give_back_unreachable_memory()
-        hold_to_budget(device, hardware.device_memory)
+        hold_to_budget(device, hardware.device_memory, options.planned_share)
     if not is_emulated(options) and not _is_too_large(options, source, config, hardware):
         faults = shaken.faults if shaken else None
         try:

@@ -43,10 +43,12 @@ class EngineOptions:
     `machine` whose capacity is given, bytes within it. `disk` is bytes of disk that may hold what
     fits neither (None: as many as there are), `spill` the folder for weights that must be
     converted before they can be read. `device` is what computes; for an emulated one the CPU.
-    `recompute` is the forced share of the context off the device, None: decided every pass.
-    `prompt_bytes` is the length of the longest prompt, where it is known; `prompts`, `outputs` and
-    `expected_output` are tokens as in a Workload; `known` spares the probes. `kernel_cache` is the
-    folder compiled kernels are kept in (None: plain torch only), `compiler` the user's $CXX.
+    `planned_share` of what torch may take of a GPU is planned with, less than 1.0 where memory ran
+    out before (see `second_try`). `recompute` is the forced share of the context off the device,
+    None: decided every pass. `prompt_bytes` is the length of the longest prompt, where it is known;
+    `prompts`, `outputs` and `expected_output` are tokens as in a Workload; `known` spares the
+    probes. `kernel_cache` is the folder compiled kernels are kept in (None: plain torch only),
+    `compiler` the user's $CXX.
     """
 
     model: str
@@ -56,6 +58,7 @@ class EngineOptions:
     trust_remote_code: bool = False
     device: str = "auto"
     gpu_memory: float | int = 0.9
+    planned_share: float = 1.0
     cpu_memory: float | int = 0.8
     disk: int | None = None
     spill: Path | None = None

@@ -59,5 +59,6 @@ def smaller(options: EngineOptions) -> EngineOptions:
     return replace(
         options,
         gpu_memory=int(gpu * SMALLER) if isinstance(gpu, int) else gpu * SMALLER,
+        planned_share=options.planned_share * SMALLER,
         cpu_memory=int(cpu * SMALLER) if isinstance(cpu, int) else cpu * SMALLER,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tightrun.policies.hardware import Budget
+from tightrun.runtime.limits import PIECES
 
 
 def choose_device(asked: str) -> torch.device:
@@ -20,10 +21,12 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def hold_to_budget(device: torch.device, budget: Budget) -> None:
-    """Let torch's allocator refuse what exceeds the budget instead of taking it."""
+def hold_to_budget(device: torch.device, budget: Budget, planned_share: float = 1.0) -> None:
+    """Let torch's allocator refuse what exceeds the budget instead of taking it; `planned_share`
+    of what it may take is planned with."""
     _free, total = torch.cuda.mem_get_info(device)
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget.bytes / total), device)
+    allowed = budget.bytes / planned_share * PIECES / (PIECES - 1)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
 
 
 def use_processors(count: int) -> None:
