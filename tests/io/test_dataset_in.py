@@ -68,11 +68,6 @@ def test_a_local_folder_is_read_as_load_dataset_does(tmp_path: Path) -> None:
     assert kept(job) == [{"prompt": "b"}]
 
 
-def test_a_dataset_that_is_not_here_is_refused_for_now() -> None:
-    with pytest.raises(InputError, match=r"datasets on the hub are not read yet"):
-        scan(job_over(None, dataset="owner/name"), Path("/nonexistent"))
-
-
 def test_a_damaged_dataset_is_named(tmp_path: Path) -> None:
     rows(5).save_to_disk(tmp_path / "saved")
     (tmp_path / "saved/dataset_info.json").write_text("{")

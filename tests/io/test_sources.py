@@ -125,8 +125,3 @@ def test_nothing_to_read_tells_the_known_endings(tmp_path: Path) -> None:
     for path in (tmp_path, f"{tmp_path}/*.csv"):
         with pytest.raises(InputError, match=r"no input files in .*\.parquet, \.jsonl"):
             found(path)
-
-
-def test_a_url_is_refused_for_now() -> None:
-    with pytest.raises(InputError, match="remote files are not read yet"):
-        found("s3://bucket/a.jsonl")

@@ -16,13 +16,14 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
     from tightrun.io.job import JobError
     from tightrun.io.lock import LockedError, LostError
     from tightrun.io.outputs import OutputError, UnwritableError
+    from tightrun.io.patience import RemoteError
     from tightrun.policies.plan import DoesNotFitError
 
     if isinstance(error, JobError):
         return str(error), ExitCode.USAGE
     if isinstance(error, (LockedError, LostError)):
         return f"tightrun: {error}", ExitCode.LOCKED
-    if isinstance(error, UnwritableError):
+    if isinstance(error, (UnwritableError, RemoteError)):
         return f"tightrun: {error}", ExitCode.INTERNAL_ERROR
     if isinstance(error, (InputError, OutputError, RefusedError)):
         return f"tightrun: {error}", ExitCode.USAGE

@@ -197,6 +197,9 @@ class _Run:
             spool=self._place.input_spool,
             stdin=self._stdin,
             progress=lambda rows: self._view.detail(f"{units.rows(rows)} so far"),
+            versions=self._earlier.input_versions
+            if self._earlier is not None and self._options.resume == "auto"
+            else None,
         )
         nbytes = units.size(sum(source.bytes for source in scan.sources))
         files = units.files(len(scan.sources))

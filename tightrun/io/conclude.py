@@ -85,7 +85,7 @@ def _id_at(row: int, scanner: Scanner, job: Job) -> tuple[str, str]:
         line = next(line_rows(source, index))
         own = scanner.batch.id_of if source.kind == "openai-batch" else id_of
         return identify(own, parse_line(line), made_up), f"{source.name}:{line.number}"
-    table, _ = open_table(source.path, source.kind, job.input)
+    table, _ = open_table(source.data_path, source.kind, job.input)
     names = [name for name in columns.columns if name in table.schema.names]
     found = table_rows(next(table.batches(names, index)).slice(0, 1), names)[0]
     return identify(id_of, found, made_up), made_up

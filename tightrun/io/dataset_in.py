@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tightrun.io.input_types import InputError
@@ -36,6 +37,10 @@ class DatasetTable:
             table = self._dataset[begin : min(begin + size, self.rows)].select(names)
             yield from table.combine_chunks().to_batches()
 
+    def mean_bytes(self, columns: Sequence[str]) -> np.ndarray:  # noqa: ARG002
+        """See `Table`."""
+        return np.full(self.rows, self.bytes // max(1, self.rows), np.int64)
+
     def nearest_start(self, row: int) -> int:
         """See `Table`."""
         return row
@@ -44,16 +49,12 @@ class DatasetTable:
 def open_dataset(
     path: str, name: str | None = None, split: str | None = None, revision: str | None = None
 ) -> tuple[DatasetTable, str]:
-    """The dataset at the local `path` and the name of its split, by the words of load_dataset.
+    """The dataset at the local `path`, or of the hub, and the name of its split.
 
-    Raises InputError if it is not there or not local, or has several splits and none is chosen.
+    The words are those of load_dataset. Raises InputError if it cannot be read, or has several
+    splits and none is chosen.
     """
     folder = Path(path)
-    if not folder.exists():
-        raise InputError(
-            f"input.dataset: there is no folder {path}, and datasets on the hub are not read yet; "
-            "download it first and give its folder"
-        )
     import datasets
 
     if not sys.stderr.isatty():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,7 +83,16 @@ def what_differs(earlier: Manifest, now: Manifest) -> list[str]:
     return [
         *differences(earlier.fingerprint_parts, now.fingerprint_parts),
         *differences(earlier.layout, now.layout),
+        *differences(*_of_both(earlier.input_versions, now.input_versions), "input."),
     ]
+
+
+def _of_both(
+    old: Mapping[str, str], new: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What was read by both; a file that only one has read shows in the ids."""
+    names = old.keys() & new.keys()
+    return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
 def has_rows(place: OutputPlace) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from tightrun.core import Completion, Request
+from tightrun.io.remote import InputPath
 
 SourceKind = Literal["parquet", "jsonl", "openai-batch", "dataset"]
 InputFormat = Literal["parquet", "jsonl", "openai-batch", "dataset", "mixed"]
@@ -33,14 +34,14 @@ class Source:
 
     `name` is the path relative to the input's root, in the source_file column and in made-up
     ids. `path` is where the person put it; `data_path` what is really read (the spooled copy of
-    stdin or of a compressed file, else the same). For a line file, `offsets` and `lines` hold the
-    byte and the line number (from 1) at which every 1,024th row begins. `stamp` tells a file that
-    has changed since.
+    stdin, or of a compressed or remote file, else the same). For a line file, `offsets` and `lines`
+    hold the byte and the line number (from 1) at which every 1,024th row begins. `stamp` tells a
+    file that has changed since.
     """
 
     name: str
-    path: Path
-    data_path: Path
+    path: InputPath
+    data_path: InputPath
     kind: SourceKind
     start: int
     rows: int
@@ -66,6 +67,7 @@ class Scan:
     the names of all columns seen, kept or not. `lengths` [rows] is the bytes of each row's prompt
     text, or of the row where that is not known; `id_hashes` [rows] is 64 bits of each id.
     `fingerprint` changes with any id and with their order. `warnings` are sentences for the person.
+    `versions` tells, of each remote file and dataset by its URL, which content was found.
     """
 
     rows: int
@@ -78,6 +80,7 @@ class Scan:
     columns: tuple[str, ...] = ()
     json_columns: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tightrun.io.input_types import BadRowError, Source
@@ -27,6 +28,7 @@ def line_rows(source: Source, start: int = 0) -> Iterator[Line]:
     assert source.lines is not None, "a line file is indexed by the scan"
     if start >= source.rows:
         return
+    assert isinstance(source.data_path, Path), "lines are read from the local disk"
     mark = start // INDEX_STEP
     with source.data_path.open("rb", buffering=READ_BYTES) as file:
         lines = read_lines(file, int(source.offsets[mark]), int(source.lines[mark]))

@@ -62,8 +62,8 @@ class Manifest:
     """The content of manifest.json. `rows` is how many the run takes, `errors` counts by code.
 
     `columns` are those of the output, where they depend on the input, and their types, `learnt` is
-    what the next run of the job may begin with. `earlier` tells of the runs before this one, oldest
-    first.
+    what the next run of the job may begin with. `input_versions` tells, by URL, which content of
+    each remote file and dataset is read. `earlier` tells of the runs before this one, oldest first.
     """
 
     fingerprint: str
@@ -84,6 +84,7 @@ class Manifest:
     errors: Mapping[str, int] = field(default_factory=dict)
     learnt: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    input_versions: Mapping[str, str] = field(default_factory=dict)
     earlier: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -127,6 +128,7 @@ def new_manifest(
         host=run_info.host,
         plan=run_info.plan,
         columns=columns,
+        input_versions=scan.versions,
         learnt=earlier.learnt if earlier is not None and same else {},
         earlier=[] if earlier is None else [*earlier.earlier, _in_short(earlier)],
     )

@@ -6,23 +6,25 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tightrun.io.input_types import InputError
+from tightrun.io.remote import InputPath, RemoteFile, stamp_of
 from tightrun.io.tables import batch_rows
 
 # Pages are read through a buffer of this size; without one, a row group's columns are read whole.
 _BUFFER_BYTES = 1 << 20
+_REMOTE_BUFFER_BYTES = 8 << 20
 
 
 class ParquetTable:
     """One Parquet file; raises InputError if it is none, or has two columns of one name."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: InputPath) -> None:
+        self._path = path.now() if isinstance(path, RemoteFile) else path
         with self._open() as file:
             self._groups = file.metadata
             self.schema: pa.Schema = file.schema_arrow
@@ -30,9 +32,8 @@ class ParquetTable:
         groups = range(self._groups.num_row_groups)
         sizes = [self._groups.row_group(group).num_rows for group in groups]
         self._starts: list[int] = [0, *accumulate(sizes)][: len(sizes)]
-        status = path.stat()
-        self.bytes = status.st_size
-        self.stamp = (status.st_size, status.st_mtime_ns)
+        self.stamp = stamp_of(self._path)
+        self.bytes = self.stamp[0]
         twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
         if twice:
             raise InputError(
@@ -47,6 +48,14 @@ class ParquetTable:
             for group in range(first, len(self._starts)):
                 skip = max(0, start - self._starts[group])
                 yield from self._group_batches(file, group, names, skip)
+
+    def mean_bytes(self, columns: Sequence[str]) -> np.ndarray:
+        """See `Table`."""
+        means = [np.zeros(0, np.int64)]
+        for group in range(len(self._starts)):
+            rows = self._groups.row_group(group).num_rows
+            means.append(np.full(rows, self._group_bytes(group, columns) // max(1, rows), np.int64))
+        return np.concatenate(means)
 
     def nearest_start(self, row: int) -> int:
         """See `Table`."""
@@ -69,7 +78,7 @@ class ParquetTable:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
 
-    def _group_bytes(self, group: int, names: list[str]) -> int:
+    def _group_bytes(self, group: int, names: Sequence[str]) -> int:
         metadata = self._groups.row_group(group)
         columns = (metadata.column(i) for i in range(metadata.num_columns))
         wanted = set(names)
@@ -80,8 +89,11 @@ class ParquetTable:
         )
 
     def _open(self) -> pq.ParquetFile:
+        source, buffer = self._path, _BUFFER_BYTES
         try:
-            return pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+            if isinstance(source, RemoteFile):
+                source, buffer = pa.PythonFile(source.open()), _REMOTE_BUFFER_BYTES
+            return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
 

@@ -104,7 +104,7 @@ class Reading:
     def _table_chunks(
         self, source: Source, reader: ColumnReader, begin: int, end: int
     ) -> Iterator[InputChunk]:
-        table, _ = open_table(source.path, source.kind, self.job.input)
+        table, _ = open_table(source.data_path, source.kind, self.job.input)
         if table.stamp != source.stamp:
             raise _changed(source)
         names = dict.fromkeys((*reader.needed, *self.scan.schema.names))

@@ -79,7 +79,7 @@ def _lines(
 def _cells(
     source: Source, reader: ColumnReader, wanted: Sequence[int], spec: InputSpec
 ) -> Iterator[Request | Completion]:
-    table, _ = open_table(source.path, source.kind, spec)
+    table, _ = open_table(source.data_path, source.kind, spec)
     left = list(reversed(wanted))
     while left:
         start = left[-1]

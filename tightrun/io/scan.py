@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,10 +28,12 @@ from tightrun.io.lengths import array_bytes, text_bytes
 from tightrun.io.line_rows import INDEX_STEP, READ_BYTES, parse_line
 from tightrun.io.openai_batch import BatchLineReader, looks_like_batch
 from tightrun.io.prompts import Row, identify
+from tightrun.io.remote import InputPath, RemoteFile
 from tightrun.io.row_ids import hash_id, hash_ids, row_id
 from tightrun.io.schema_union import SchemaUnion
 from tightrun.io.sources import Found
 from tightrun.io.table_rows import open_table, table_rows, whole_texts
+from tightrun.io.tables import BATCH_ROWS, Table
 
 _LINES_TO_TELL = 20
 _MAX_LENGTH = 2**32 - 1
@@ -98,27 +100,23 @@ class Scanner:
             )
         )
 
-    def scan_table(self, found: Found) -> None:
-        """Takes in a Parquet file or a saved dataset."""
-        table, split = open_table(found.path, found.kind, self._spec)
+    def scan_table(self, found: Found, data_path: InputPath) -> None:
+        """Takes in a Parquet file or a dataset; of a remote file only the ids are read."""
+        table, split = open_table(data_path, found.kind, self._spec)
         name = found.name if not split else f"{found.name}/{split}"
         self.columns.observe_schema(table.schema, name)
         ids = [column for column in id_columns(self._spec).columns if column in table.schema.names]
         texts = columns_to_scan(self._spec, table.schema.names)
-        start, average = self.rows, table.bytes // max(1, table.rows)
-        for batch in table.batches([*ids, *texts]):
-            done = self.rows - start
-            self._hashes.frombytes(self._table_hashes(batch, ids, name, done).tobytes())
-            lengths = np.full(batch.num_rows, 0 if texts else average, np.int64)
-            for text in texts:
-                lengths += array_bytes(batch.column(text))
-            self._lengths.frombytes(np.minimum(lengths, _MAX_LENGTH).astype(np.uint32).tobytes())
-            self._tell()
+        start = self.rows
+        if isinstance(data_path, RemoteFile):
+            self._scan_footer(table, ids, texts, name)
+        else:
+            self._scan_batches(table, ids, texts, name)
         self.sources.append(
             Source(
                 name=name,
                 path=found.path,
-                data_path=found.path,
+                data_path=data_path,
                 kind="parquet" if found.kind == "parquet" else "dataset",
                 start=start,
                 rows=self.rows - start,
@@ -126,6 +124,34 @@ class Scanner:
                 stamp=table.stamp,
             )
         )
+
+    def _scan_batches(
+        self, table: Table, ids: Sequence[str], texts: Sequence[str], name: str
+    ) -> None:
+        start, average = self.rows, table.bytes // max(1, table.rows)
+        for batch in table.batches([*ids, *texts]):
+            done = self.rows - start
+            self._hashes.frombytes(self._table_hashes(batch, ids, name, done).tobytes())
+            lengths = np.full(batch.num_rows, 0 if texts else average, np.int64)
+            for text in texts:
+                lengths += array_bytes(batch.column(text))
+            self._add_lengths(lengths)
+            self._tell()
+
+    def _scan_footer(
+        self, table: Table, ids: Sequence[str], texts: Sequence[str], name: str
+    ) -> None:
+        """Texts stay where they are: their mean length in each row group is in the footer."""
+        self._add_lengths(table.mean_bytes(texts or table.schema.names))
+        batches = table.batches(ids) if ids else _empty_batches(table.rows)
+        done = 0
+        for batch in batches:
+            self._hashes.frombytes(self._table_hashes(batch, ids, name, done).tobytes())
+            done += batch.num_rows
+            self._tell()
+
+    def _add_lengths(self, lengths: np.ndarray) -> None:
+        self._lengths.frombytes(np.minimum(lengths, _MAX_LENGTH).astype(np.uint32).tobytes())
 
     def _table_hashes(
         self, batch: pa.RecordBatch, ids: Sequence[str], name: str, first: int
@@ -196,3 +222,10 @@ class Scanner:
     def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self.rows)
+
+
+def _empty_batches(rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches that say no more than how many rows there are."""
+    for start in range(0, rows, BATCH_ROWS):
+        count = min(BATCH_ROWS, rows - start)
+        yield pa.record_batch({"": pa.nulls(count)})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tightrun.io.input_types import InputError
+from tightrun.io.remote import InputPath
 
 STDIN_NAME = "-"
 BOOKKEEPING = "_tightrun"
@@ -29,7 +30,7 @@ Kind = Literal["parquet", "lines", "dataset", "stdin"]
 class Found:
     """A thing to read; `name` is its path relative to the input's root, with forward slashes."""
 
-    path: Path
+    path: InputPath
     name: str
     kind: Kind
 
@@ -57,7 +58,9 @@ def find_sources(paths: Sequence[str], file_format: str, output: Path | None) ->
         roots.append(root)
         entries.update((_absolute(entry.path), entry) for entry in found)
     if not entries:
-        raise InputError(f"input.path: no input files in {', '.join(paths)}; {_known(file_format)}")
+        raise InputError(
+            f"input.path: no input files in {', '.join(paths)}; {known_endings(file_format)}"
+        )
     root = os.path.commonpath(roots)
     sources = [
         Found(entry.path, _relative_name(absolute, root), entry.kind)
@@ -67,8 +70,6 @@ def find_sources(paths: Sequence[str], file_format: str, output: Path | None) ->
 
 
 def _entries(path: str, file_format: str, output: Path | None) -> tuple[str, list[_Entry]]:
-    if "://" in path:
-        raise InputError(f"input.path: {path}: remote files are not read yet; copy them here first")
     here = Path(path)
     if here.is_dir():
         saved = _saved_dataset(here)
@@ -100,7 +101,7 @@ def _in_folder(folder: Path, file_format: str, output: Path | None) -> Iterator[
             continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         for name in files:
-            kind = _kind_of(name, file_format)
+            kind = kind_of_name(name, file_format)
             if kind and not name.startswith((".", "_")):
                 yield _Entry(Path(parent) / name, kind)
 
@@ -115,13 +116,14 @@ def _matches(pattern: str, file_format: str, output: Path | None) -> Iterator[_E
         saved = _saved_dataset(path)
         yield from saved or (_in_folder(path, file_format, output) if in_them else ())
     for path in set(paths) - set(folders):
-        known = _kind_of(path.name, "auto") is not None
-        kind = _kind_of(path.name, file_format)
+        known = kind_of_name(path.name, "auto") is not None
+        kind = kind_of_name(path.name, file_format)
         if kind or not (known or file_format == "auto"):
             yield _Entry(path, _named_kind(path, file_format))
 
 
-def _kind_of(name: str, file_format: str) -> Kind | None:
+def kind_of_name(name: str, file_format: str) -> Kind | None:
+    """What a file of this name holds, where its ending tells and `file_format` allows it."""
     lower = name.lower()
     if file_format in ("auto", "parquet") and lower.endswith(SUFFIXES["parquet"]):
         return "parquet"
@@ -136,10 +138,10 @@ def _named_kind(path: Path, file_format: str) -> Kind:
         raise InputError(f"input.path: {path} is neither a file nor a folder; pipe it into '-'")
     if file_format != "auto":
         return "parquet" if file_format == "parquet" else "lines"
-    kind = _kind_of(path.name, file_format)
+    kind = kind_of_name(path.name, file_format)
     if kind is None:
         raise InputError(
-            f"input.path: {path}: its name does not tell the format; {_known('auto')}, "
+            f"input.path: {path}: its name does not tell the format; {known_endings('auto')}, "
             "or set input.format (jsonl: one JSON object a line)"
         )
     return kind
@@ -173,7 +175,8 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-def _known(file_format: str) -> str:
+def known_endings(file_format: str) -> str:
+    """How the names of files end that are read."""
     kinds = {"auto": (*SUFFIXES["parquet"], *SUFFIXES["lines"]), "parquet": SUFFIXES["parquet"]}
     return "files end in " + ", ".join(kinds.get(file_format, SUFFIXES["lines"]))
 

@@ -1,4 +1,4 @@
-"""Copies of what can be read only once: standard input, and compressed files, decompressed.
+"""Copies of what can be read only once: standard input, compressed files, lines from a network.
 
 A copy is a plain file of lines, so that it can be scanned, read from any row, and read again by
 a run that resumes. Copies are bounded by disk space: a few bytes can decompress to anything.
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tightrun.io.durable import OWNER_ONLY, Disk
 from tightrun.io.input_types import InputError
+from tightrun.io.remote import RemoteFile
 
 Compression = Literal["gzip", "zstd"]
 
@@ -26,11 +27,13 @@ _CHUNK_BYTES = 1 << 20
 _LEAVE_FREE = 0.1
 
 
+_ENDINGS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+
+
 def compression_of(path: Path) -> Compression | None:
     """How a file is compressed, by its name and else by its first bytes."""
-    endings: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-    if path.suffix.lower() in endings:
-        return endings[path.suffix.lower()]
+    if path.suffix.lower() in _ENDINGS:
+        return _ENDINGS[path.suffix.lower()]
     with path.open("rb") as file:
         return _magic(file.read(4))
 
@@ -70,19 +73,41 @@ class Spool:
     def decompressed(self, path: Path, compression: Compression) -> Path:
         """A decompressed copy of `path`, made anew only if the file has changed since."""
         status = path.stat()
-        stem = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
-        target = self._folder / f"{stem}-{status.st_size}-{status.st_mtime_ns}.jsonl"
+        stamp = (status.st_size, status.st_mtime_ns)
+        return self._kept(path, stamp, ".jsonl", lambda: self._unpacked(path, compression))
+
+    def fetched(self, file: RemoteFile) -> Path:
+        """A copy of a file, decompressed by its name, made anew only if it has changed since."""
+        compression = _ENDINGS.get(file.suffix.lower())
+        if compression is None:
+            return self._kept(file, file.stamp, file.suffix, file.chunks)
+        stream = file.open_buffered()
+        return self._kept(
+            file, file.stamp, ".jsonl", lambda: self._unpacked(file, compression, stream)
+        )
+
+    def _kept(
+        self,
+        path: Path | RemoteFile,
+        stamp: tuple[int, int],
+        suffix: str,
+        chunks: Callable[[], Iterator[bytes]],
+    ) -> Path:
+        stem = hashlib.blake2b(os.fsencode(str(path)), digest_size=8).hexdigest()
+        target = self._folder / f"{stem}-{stamp[0]}-{stamp[1]}{suffix}"
         if target.exists():
             return target
-        for stale in self._folder.glob(f"{stem}-*.jsonl"):
+        for stale in self._folder.glob(f"{stem}-*"):
             self._disk.remove(stale)
-        self._write(target, self._unpacked(path, compression), str(path))
+        self._write(target, chunks(), str(path))
         return target
 
-    def _unpacked(self, path: Path, compression: Compression) -> Iterator[bytes]:
+    def _unpacked(
+        self, path: Path | RemoteFile, compression: Compression, stream: BinaryIO | None = None
+    ) -> Iterator[bytes]:
         try:
-            with pa.input_stream(str(path), compression=compression) as stream:
-                yield from _chunks(stream, b"")
+            with pa.input_stream(stream or str(path), compression=compression) as unpacked:
+                yield from _chunks(unpacked, b"")
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path} is not a whole {compression} file: {error}") from error
 

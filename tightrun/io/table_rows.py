@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +12,14 @@ from tightrun.io.dataset_in import open_dataset
 from tightrun.io.input_types import BadRowError
 from tightrun.io.job_sections import InputSpec
 from tightrun.io.parquet_in import ParquetTable
+from tightrun.io.remote import HubDataset, InputPath
 from tightrun.io.tables import Table
 
 
-def open_table(path: Path, kind: str, spec: InputSpec) -> tuple[Table, str]:
+def open_table(path: InputPath, kind: str, spec: InputSpec) -> tuple[Table, str]:
     """The table at `path`, and the name of its split ("" for a Parquet file)."""
+    if isinstance(path, HubDataset):
+        return open_dataset(path.repo, spec.name, spec.split, path.commit)
     if kind == "parquet":
         return ParquetTable(path), ""
     return open_dataset(str(path), spec.name, spec.split, spec.revision)

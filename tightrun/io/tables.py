@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 BATCH_BYTES = 4 << 20
@@ -35,6 +36,9 @@ class Table(Protocol):
 
         A batch has at most BATCH_ROWS rows, and about BATCH_BYTES unless one row is larger.
         """
+
+    def mean_bytes(self, columns: Sequence[str]) -> np.ndarray:
+        """About how many bytes the named columns of each row have, int64 [rows]; reads none."""
 
     def nearest_start(self, row: int) -> int:
         """The last row up to `row` that can be read without reading another first."""
