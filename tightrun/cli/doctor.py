@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("tightrun", "torch", "transformers", "pyarrow", "datasets", "numpy")
 UNPROVEN = (
-    "tightrun's streaming has not yet been proven on a GPU: models that fit have run there, all else "
-    "was tested and measured on the CPU and the emulated device only"
+    "tightrun's streaming has not yet been proven on a GPU: models that fit have run there, all "
+    "else was tested and measured on the CPU and the emulated device only"
 )
 EMULATED = (
     "always: the CPU behind a device memory and links of given sizes, such as "

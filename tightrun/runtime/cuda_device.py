@@ -1,7 +1,7 @@
 """A card with CUDA: it computes on the current stream, its links are streams of their own.
 
-Its tests have run on an H200, streamed passes have not (docs/gpu.md). Threads take part only where a
-thread's work does: the disk is a thread that reads into pinned memory, and the host lane is one.
+Its tests have run on an H200, streamed passes have not (docs/gpu.md). Threads take part only where
+a thread's work does: the disk is a thread that reads into pinned memory, and the host lane is one.
 """
 
 from __future__ import annotations
