@@ -64,7 +64,9 @@ class Workers:
             self._rounds()
         self._view.close(good=self._complete)
         summary = self._summary()
-        self._view.closing(summary)
+        # Of processes that did not come to run anything, what they said is all.
+        if any(worker.summary for worker in self._all) or self._complete:
+            self._view.closing(summary)
         return summary
 
     def kill(self) -> None:
@@ -224,6 +226,8 @@ class Workers:
             return code_of_failures(self._errors.total(), self._rows, allowed), "finished"
         if self._stop.code is not None:
             return self._stop.code, self._stop.reason
+        if all(worker.code == ExitCode.FINISHED for worker in self._all):
+            return ExitCode.FINISHED, "left"
         refused = [worker.code for worker in self._all if worker.code and not worker.died]
         if refused:
             return ExitCode(refused[0]), "no process could go on"

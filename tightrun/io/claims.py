@@ -33,7 +33,6 @@ class Claims:
         return shard
 
     def _choose(self, others: list[LiveRun]) -> int | None:
-        # In this order: whoever seals a shard does so before giving it up.
         self.live = frozenset(run.run for run in others)
         theirs = frozenset(shard for run in others for shard in run.claims)
         done = self._sealed()

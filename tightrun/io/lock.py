@@ -33,8 +33,9 @@ _TRIES = 100
 class LiveRun:
     """The record of a run.
 
-    `claims` are the shards that nobody else may work on while it lives. `figures` are what it
-    last said of itself, whatever that is.
+    `claims` are the shards that nobody else may work on while it lives; they stay when they are
+    done, as a network file system may show that late. `figures` are what it last said of itself,
+    whatever that is.
     """
 
     run: int
@@ -107,11 +108,6 @@ class RunLock:
             if shard is not None:
                 self._change(claims=(*self.record.claims, shard))
             return shard
-
-    def drop(self, shard: int) -> None:
-        """Gives up a claim: the shard is done."""
-        with self._mine:
-            self._change(claims=tuple(claim for claim in self.record.claims if claim != shard))
 
     def lead(self) -> list[LiveRun] | None:
         """Takes the lead and returns the other runs that live; None while one of them has it.

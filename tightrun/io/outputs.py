@@ -297,11 +297,17 @@ class OutputWriter:
     def _shard_of(self, row: int) -> OpenShard:
         index = row // self._layout.shard_rows
         if index not in self._open:
+            self._check()
             rows, span = self._layout.rows_of(index), self._layout.span_of(index)
             self._open[index] = OpenShard(
                 self._disk, self.place, index, rows, span, self._form, self.fingerprint
             )
         return self._open[index]
+
+    def _check(self) -> None:
+        """A shard is ours to open and to seal as long as others have not taken us for dead."""
+        if self._sharing is not None:
+            self._sharing.check()
 
     def _admit(self, chunk: InputChunk, done: list[int]) -> None:
         shard = self._shard_of(chunk.start)
@@ -324,6 +330,7 @@ class OutputWriter:
             self._seal(shard)
 
     def _seal(self, shard: OpenShard) -> None:
+        self._check()
         seal = shard.seal()
         del self._open[shard.index]
         if self._sharing is not None:

@@ -21,6 +21,7 @@ from tightrun.io.manifest import State, read_manifest
 from tightrun.io.seal import read_seal
 from tightrun.io.token_journal import read_tokens, run_of
 
+_PIECE_BYTES = 1 << 20
 _POLL_S = 2.0
 _LEAD_POLL_S = 0.05
 # Whoever keeps the lead for longer has just come, and will find what there is to do.
@@ -72,11 +73,14 @@ class Sharing:
                 self._ended.clear()
             shard = self._claim()
 
+    def check(self) -> None:
+        """Raises LostError if others have taken this run for dead, and maybe its shards."""
+        self._lock.check()
+
     def sealed(self, shard: int) -> None:
         """A shard of this run is done."""
         self._earlier.sealed.add(shard)
         self._mine.discard(shard)
-        self._lock.drop(shard)
         self._ended.set()
 
     def look(self) -> set[int]:
@@ -146,7 +150,7 @@ class Sharing:
             take_journal(journal, earlier, self._disk)
         if journal.exists():
             # A file of our own: a run that was only silent may still write to the one it had.
-            self._disk.write_whole(journal, [journal.read_bytes()], OWNER_ONLY)
+            self._disk.write_whole(journal, _content(journal), OWNER_ONLY)
         if shard not in earlier.journaled:
             earlier.count(shard, 0, {})
         rows = self._layout.rows_of(shard)
@@ -154,6 +158,12 @@ class Sharing:
         begun, complaints = read_tokens(self._place.journal, self._layout.fingerprint, rows, live)
         earlier.begun.update((row, begun[row]) for row in begun if not earlier.is_done(row))
         earlier.complaints += complaints
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def lead_of(lock: RunLock, within_s: float) -> list[LiveRun] | None:
