@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).parents[1] / "tightrun"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "core": set(),
+    "sandbox": set(),
     "policies": {"policies", "core"},
-    "io": {"io", "core"},
-    "runtime": {"runtime", "policies", "core"},
+    "io": {"io", "core", "sandbox"},
+    "runtime": {"runtime", "policies", "core", "sandbox"},
     "cli": {"cli", "runtime", "policies", "io", "core"},
     "__init__": {"cli", "core", "io"},
 }

@@ -5,9 +5,12 @@ Standard library only, so that every room may import it without cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+_ROW_WORDS = re.compile("“[^”]*”")
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -98,10 +101,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row has no text: a code of `ERROR_CODES` and a sentence for the person."""
+    """Why a row has no text: a code of `ERROR_CODES` and a sentence for the person.
+
+    What the row itself says stands in the sentence as `row_words`.
+    """
 
     code: str
     message: str
+
+    @property
+    def for_logs(self) -> str:
+        """The message without any words of the row, which is what a log may hold."""
+        return _ROW_WORDS.sub("“…”", self.message)
+
+
+def row_words(words: object, most: int = 200) -> str:
+    """Words of a row as they stand in the message of its error: marked, and not many."""
+    text = str(words).replace("“", '"').replace("”", '"')
+    return f"“{text[:most]}”"
 
 
 @dataclass(frozen=True, slots=True)

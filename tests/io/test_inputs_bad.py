@@ -123,7 +123,7 @@ def test_a_chat_with_a_wrong_role_is_an_error_row(tmp_path: Path, kind: str) -> 
         path = write_parquet(tmp_path / "a.parquet", {"messages": [[good], [bad]]})
     found = items(job_over(path))
     assert error_of(found[1])[0] == "bad_messages"
-    assert "the role 'boss'" in error_of(found[1])[1]
+    assert "the role “boss”" in error_of(found[1])[1]
 
 
 @pytest.mark.parametrize("names", [("a.jsonl", "b.parquet"), ("a.parquet", "b.jsonl")])

@@ -58,9 +58,9 @@ def test_what_templates_read_is_kept_and_the_rest_is_not() -> None:
         ([], "empty"),
         (["hi"], "message 0 must be an object"),
         ([{"content": "x"}], "message 0 has no role"),
-        ([{"role": "boss", "content": "x"}], "the role 'boss'; roles are system, developer, user"),
-        ([{"role": ["user"], "content": "x"}], "the role ['user']"),
-        ([{"from": "nobody", "value": "x"}], "from 'nobody'"),
+        ([{"role": "boss", "content": "x"}], "the role “boss”; roles are system, developer, user"),
+        ([{"role": ["user"], "content": "x"}], "the role “['user']”"),
+        ([{"from": "nobody", "value": "x"}], "from “nobody”"),
         ([{"role": "user"}], "message 0 (user) has no content"),
         ([{"role": "user", "content": None}], "has no content"),
         ([{"from": "human", "content": "x"}], "has no value"),
@@ -77,7 +77,7 @@ def test_a_malformed_chat_says_what_and_where(value: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"content": [{"type": "image_url", "image_url": {}}]}, "of type 'image_url'"),
+        ({"content": [{"type": "image_url", "image_url": {}}]}, "of type “image_url”"),
         ({"content": ["text"]}, "a part that is a string"),
         ({"content": None, "tool_calls": [{"id": "1"}]}, "tool_calls"),
         ({"content": "x", "function_call": {"name": "f"}}, "function_call"),

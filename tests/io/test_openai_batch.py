@@ -130,7 +130,7 @@ def test_fields_that_change_nothing_are_ignored(body: dict[str, Any]) -> None:
         (line("/v1/completions", prompt=[]), "bad_row", "body.prompt must be text"),
         (line("/v1/completions", prompt=None), "missing_column", "no prompt"),
         (line(messages=None), "missing_column", "no messages"),
-        (line(messages=[{"role": "x", "content": ""}]), "bad_messages", "the role 'x'"),
+        (line(messages=[{"role": "x", "content": ""}]), "bad_messages", "the role “x”"),
         (line() | {"body": "text"}, "bad_row", "body must be an object"),
         (line() | {"custom_id": None}, "bad_row", "no custom_id"),
         ({"url": "/v1/completions", "body": {}}, "bad_row", "no custom_id"),

@@ -43,7 +43,7 @@ def test_fewer_samples_than_the_jobs_are_fine() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"temprature": 1}, "unknown sampling parameter 'temprature'; did you mean 'temperature'?"),
+        ({"temprature": 1}, "unknown sampling parameter “temprature”; did you mean 'temperature'?"),
         ({"temperature": -1}, "temperature: "),
         ({"temperature": "hot"}, "temperature: "),
         ({"top_p": 0}, "top_p: "),

@@ -13,7 +13,7 @@ from tightrun.core import Request
 from tightrun.io.job import Job
 
 if TYPE_CHECKING:
-    from tightrun.cli.chat_text import ChatText
+    from tightrun.runtime.chat_text import ChatText
 
 TOKENIZER = "tokenizer.json"
 # Characters of a prompt that are counted one by one.
@@ -124,7 +124,7 @@ def _chat(folder: Path) -> ChatText | None:
     if not apart.is_file() and not config.get("chat_template"):
         return None
     # Jinja takes a tenth of a second to import.
-    from tightrun.cli.chat_text import ChatText, template_in
+    from tightrun.runtime.chat_text import ChatText, template_in
 
     template = apart.read_text(encoding="utf-8") if apart.is_file() else template_in(config)
     return None if template is None else ChatText(template, config)

@@ -75,5 +75,5 @@ class Tally:
             self.output_tokens += max(0, drawn - before)
             if completion.error is not None:
                 self._errors[completion.error.code] += 1
-                example = f"row {completion.id}: {completion.error.message}"
+                example = f"row {completion.id}: {completion.error.for_logs}"
                 self.examples.setdefault(completion.error.code, example)

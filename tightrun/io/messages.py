@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from tightrun.core import row_words
 from tightrun.io.input_types import BadRowError
 from tightrun.io.jsonl import json_kind
 
@@ -73,20 +74,22 @@ def _role(role: Any, i: int) -> str:
         return role
     if role is None:
         raise _bad(f"message {i} has no role; roles are {', '.join(ROLES)}")
-    raise _bad(f"message {i} has the role {role!r:.40}; roles are {', '.join(ROLES)}")
+    raise _bad(f"message {i} has the role {row_words(role, 40)}; roles are {', '.join(ROLES)}")
 
 
 def _speaker(speaker: Any, i: int) -> str:
     role = _SPEAKERS.get(speaker) if isinstance(speaker, str) else None
     if role is None:
-        raise _bad(f"message {i} is from {speaker!r:.40}; known are {', '.join(_SPEAKERS)}")
+        raise _bad(
+            f"message {i} is from {row_words(speaker, 40)}; known are {', '.join(_SPEAKERS)}"
+        )
     return role
 
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind not in ("text", "input_text", "output_text"):
-        what = f"of type {kind!r:.40}" if kind else f"that is {json_kind(part)}"
+        what = f"of type {row_words(kind, 40)}" if kind else f"that is {json_kind(part)}"
         raise BadRowError("unsupported", f"{where} has a part {what}; only text can be read")
     if not isinstance(part.get("text"), str):
         raise _bad(f"{where} has a text part without its text")

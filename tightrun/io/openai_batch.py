@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tightrun.core import Request
+from tightrun.core import Request, row_words
 from tightrun.io.input_types import BadRowError
 from tightrun.io.job_model import Job
 from tightrun.io.jsonl import json_kind
@@ -91,11 +91,13 @@ class BatchLineReader:
     def _is_chat(self, row: Row) -> bool:
         method, url = row.get("method"), row.get("url")
         if method != "POST":
-            raise BadRowError("unsupported", f"method must be POST, not {method!r:.40}")
+            raise BadRowError("unsupported", f"method must be POST, not {row_words(method, 40)}")
         path = url.rstrip("/") if isinstance(url, str) else url
         if path not in (CHAT_URL, TEXT_URL):
             known = f"{CHAT_URL} and {TEXT_URL}"
-            raise BadRowError("unsupported", f"url {url!r:.80} is not served, only {known}")
+            raise BadRowError(
+                "unsupported", f"url {row_words(url, 80)} is not served, only {known}"
+            )
         return bool(path == CHAT_URL)
 
 
@@ -116,7 +118,7 @@ def _refuse_unsupported(fields: Mapping[str, Any], prompt_key: str) -> None:
         if key == "stream":
             raise BadRowError("unsupported", "stream: true makes no sense in a batch; remove it")
         what = "is no field of this url" if key in ("messages", "prompt") else "is not supported"
-        raise BadRowError("unsupported", f"body.{key:.60} {what}; remove it from the line")
+        raise BadRowError("unsupported", f"body.{_name(key)} {what}; remove it from the line")
 
 
 def _asked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +137,9 @@ def _logprobs(fields: Mapping[str, Any], chat: bool) -> int | None:
     if not chat:
         return None if wanted is None else _alternatives("logprobs", wanted)
     if wanted is not None and not isinstance(wanted, bool):
-        raise BadRowError("bad_sampling", f"logprobs must be true or false, not {wanted!r:.40}")
+        raise BadRowError(
+            "bad_sampling", f"logprobs must be true or false, not {row_words(wanted, 40)}"
+        )
     top = fields.get("top_logprobs")
     if top and not wanted:
         raise BadRowError("bad_sampling", "top_logprobs needs logprobs: true")
@@ -144,7 +148,9 @@ def _logprobs(fields: Mapping[str, Any], chat: bool) -> int | None:
 
 def _alternatives(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 20:
-        raise BadRowError("bad_sampling", f"{key} must be a number from 0 to 20, not {value!r:.40}")
+        raise BadRowError(
+            "bad_sampling", f"{key} must be a number from 0 to 20, not {row_words(value, 40)}"
+        )
     return value
 
 
@@ -157,3 +163,8 @@ def _prompt(fields: Mapping[str, Any]) -> str:
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], str):
         raise BadRowError("unsupported", "body.prompt holds token ids; give the text")
     return text_in(prompt[0] if isinstance(prompt, list) and prompt else prompt, "body.prompt")
+
+
+def _name(key: str) -> str:
+    """The name of a field, which is no text of the row unless it is more than a name."""
+    return f"{key:.60}" if key.isidentifier() else row_words(key, 60)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from tightrun.core import SamplingParams
+from tightrun.core import SamplingParams, row_words
 from tightrun.io.columns import did_you_mean
 from tightrun.io.input_types import BadRowError
 from tightrun.io.job_sections import SamplingSpec
@@ -36,7 +36,9 @@ class RowSampling:
             return self.default
         for key in asked:
             if key not in _KEYS:
-                raise _bad(f"unknown sampling parameter {key!r:.60}{did_you_mean(key, _KEYS)}")
+                raise _bad(
+                    f"unknown sampling parameter {row_words(key, 60)}{did_you_mean(key, _KEYS)}"
+                )
         try:
             params = SamplingSpec.model_validate({**self._spec, **asked}).params()
         except ValidationError as error:
@@ -65,7 +67,11 @@ def _mapping(given: Any) -> Mapping[str, Any]:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     key = str(first["loc"][0]) + ": " if first["loc"] else ""
-    got = "" if isinstance(first["input"], Mapping) or not key else f", not {first['input']!r:.40}"
+    got = (
+        ""
+        if isinstance(first["input"], Mapping) or not key
+        else f", not {row_words(first['input'], 40)}"
+    )
     return f"{key}{first['msg'].removeprefix('Value error, ')}{got}"
 
 

@@ -7,13 +7,10 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tightrun.core import row_words
 from tightrun.io.input_types import BadRowError, InputError
-
-MAX_PROMPT_CHARS = 64 << 20
-MAX_STEPS = 1_000_000
-MAX_POWER = 1_000
+from tightrun.sandbox import DOES_NOT_COMPILE, BoundedSandbox, TooMuchError
 
 
 class PromptTemplate:
@@ -25,12 +22,17 @@ class PromptTemplate:
     """
 
     def __init__(self, source: str) -> None:
-        environment = _Sandbox(undefined=_Missing, keep_trailing_newline=True, autoescape=False)
+        environment = BoundedSandbox(
+            undefined=_Missing, keep_trailing_newline=True, autoescape=False
+        )
         try:
             tree = environment.parse(source)
             self._template = environment.from_string(source)
         except TemplateSyntaxError as error:
             raise InputError(f"input.template, line {error.lineno}: {error.message}") from None
+        except DOES_NOT_COMPILE as error:
+            raise InputError(f"input.template does not compile: {error}") from None
+        self._environment = environment
         self.names = frozenset(find_undeclared_variables(tree)) - set(environment.globals)
         self.optional = frozenset(_asked_about(tree)) & self.names
         self._required = sorted(self.names - self.optional - set(_looked_at(tree)))
@@ -43,44 +45,16 @@ class PromptTemplate:
                 raise BadRowError("missing_column", f"the template needs {name!r}, {what} here")
         values = {name: row[name] for name in self.names if row.get(name) is not None}
         try:
-            return self._bounded(values)
+            return self._environment.render(self._template, values)
+        except TooMuchError as error:
+            raise BadRowError("bad_row", f"the template {error}") from None
         except UndefinedError as error:
-            raise BadRowError("missing_column", f"the template: {error.message}") from None
+            raise BadRowError("missing_column", f"the template: {row_words(error)}") from None
         except RecursionError:
             raise BadRowError("bad_row", "the template never comes to an end") from None
-        except BadRowError:
-            raise
         except Exception as error:  # the row's values meet the person's expressions: any type
-            why = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {row_words(error)}"
             raise BadRowError("bad_row", f"the template fails on this row: {why}") from None
-
-    def _bounded(self, values: Mapping[str, Any]) -> str:
-        pieces, size = [], 0
-        steps = _Steps()
-        for piece in self._template.generate({"range": steps.range, **values}):
-            size += len(piece)
-            steps.take(1)
-            if size > MAX_PROMPT_CHARS:
-                limit = f"{MAX_PROMPT_CHARS >> 20} Mi"
-                raise BadRowError("bad_row", f"the template makes over {limit} characters here")
-            pieces.append(piece)
-        return "".join(pieces)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, and no product that would fill the memory (`"-" * column`)."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """The result of a product or power; raises BadRowError for one out of all proportion."""
-        for sequence, times in ((left, right), (right, left)):
-            repeated = operator == "*" and isinstance(sequence, str | list | tuple)
-            if repeated and isinstance(times, int) and len(sequence) * times > MAX_PROMPT_CHARS:
-                raise BadRowError("bad_row", f"the template repeats a text {times:,} times here")
-        if operator == "**" and isinstance(right, int) and right > MAX_POWER:
-            raise BadRowError("bad_row", f"the template takes the power {right:,} here")
-        return super().call_binop(context, operator, left, right)
 
 
 class _Missing(StrictUndefined):
@@ -88,23 +62,6 @@ class _Missing(StrictUndefined):
 
     def __bool__(self) -> bool:  # type: ignore[override]
         return False
-
-
-class _Steps:
-    """What one rendering may still do: a loop in the template must not stop the job."""
-
-    def __init__(self) -> None:
-        self._left = MAX_STEPS
-
-    def take(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
-            raise BadRowError("bad_row", f"the template takes over {MAX_STEPS:,} steps here")
-
-    def range(self, *bounds: int) -> range:
-        numbers = range(*bounds)
-        self.take(len(numbers))
-        return numbers
 
 
 def _asked_about(tree: nodes.Template) -> Iterator[str]:

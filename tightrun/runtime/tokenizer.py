@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, GenerationConfig
 
-from tightrun.core import Request, RowError
+from tightrun.core import Request, RowError, row_words
+from tightrun.runtime.chat_text import ChatText
 from tightrun.runtime.model import ModelRefusedError
 
 Chat = Literal["auto"] | bool
+
+# A template that says what templates are given.
+_AS_JSON = "{{ messages | tojson }}"
 
 
 class PromptError(ValueError):
@@ -58,8 +62,9 @@ class Tokenizer:
                 + ("is not to use its own (input.chat: false)" if has_template else "has none")
             )
         self.has_template = has_template
-        self._system = system
         self._path = path
+        self._chat_text = self._bounded_template() if has_template else None
+        self._system = system
 
     @property
     def end_token(self) -> int | None:
@@ -73,7 +78,7 @@ class Tokenizer:
             if self.chat and not request.raw:
                 return self._encode_chat([{"role": "user", "content": prompt}])
             return self._encode_text(prompt, special=True)
-        if not self.has_template:
+        if self._chat_text is None:
             raise PromptError(
                 "bad_messages", f"a chat needs a chat template, and {self._path} has none"
             )
@@ -88,14 +93,32 @@ class Tokenizer:
     def _encode_chat(self, messages: list[Mapping[str, Any]]) -> list[int]:
         if self._system is not None and (not messages or messages[0].get("role") != "system"):
             messages = [{"role": "system", "content": self._system}, *messages]
+        assert self._chat_text is not None
+        try:
+            text = self._chat_text.render(self._normalised(messages))
+        except ValueError as error:
+            raise PromptError("bad_messages", str(error)) from error
+        return self._encode_text(text, special=False)
+
+    def _bounded_template(self) -> ChatText | None:
+        tokens: Mapping[str, Any] = self._tokenizer.special_tokens_map
+        try:
+            return ChatText(self._tokenizer.get_chat_template(), tokens)
+        except ValueError as error:
+            if not self.chat:
+                return None
+            raise ModelRefusedError(f"{self._path}: {error}; set input.chat: false") from error
+
+    def _normalised(self, messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The messages as transformers hands them to a chat template; raises ValueError."""
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                messages, chat_template=_AS_JSON, tokenize=False
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError,
-                ArithmeticError, RecursionError) as error:  # fmt: skip
-            raise PromptError("bad_messages", f"the chat template refuses: {error}") from error
-        return self._encode_text(text, special=False)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"the messages are refused: {row_words(error)}") from error
+        normalised: list[Mapping[str, Any]] = json.loads(text)
+        return normalised
 
     def decode(self, tokens: list[int]) -> str:
         """Text of output tokens, special tokens left out."""

@@ -1,7 +1,4 @@
-"""A model's chat template rendered without transformers, to see what it adds to a prompt.
-
-Only for counting: what a run sends to the model is rendered by transformers.
-"""
+"""A model's chat template, rendered as transformers would, but within bounds: it is not ours."""
 
 from __future__ import annotations
 
@@ -13,7 +10,9 @@ from typing import Any
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tightrun.core import row_words
+from tightrun.sandbox import DOES_NOT_COMPILE, BoundedSandbox, TooMuchError
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
@@ -21,31 +20,37 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class ChatText:
-    """A chat template from the tokenizer's config. Raises ValueError if it does not compile."""
+    """A chat template with the special tokens it may use.
 
-    def __init__(self, template: str, config: Mapping[str, Any]) -> None:
-        environment = ImmutableSandboxedEnvironment(
+    `tokens` may be a tokenizer's whole config. Raises ValueError if it does not compile.
+    """
+
+    def __init__(self, template: str, tokens: Mapping[str, Any]) -> None:
+        environment = BoundedSandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
         try:
             self._template = environment.from_string(template)
-        except TemplateError as error:
+        except DOES_NOT_COMPILE as error:
             raise ValueError(f"the chat template does not compile: {error}") from error
+        self._environment = environment
         self._tokens = {
-            name: token for name in SPECIAL_TOKENS if (token := _token(config.get(name)))
+            name: token for name in SPECIAL_TOKENS if (token := _token(tokens.get(name)))
         }
 
     def render(self, messages: Messages) -> str:
         """The text of a chat, up to where the model begins. Raises ValueError if it is refused."""
         try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=True, **self._tokens
+            values = {"messages": list(messages), "tools": None, "documents": None}
+            return self._environment.render(
+                self._template, {**values, "add_generation_prompt": True, **self._tokens}
             )
-        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError,
-                RecursionError) as error:  # fmt: skip
-            raise ValueError(f"the chat template refuses: {error}") from error
+        except TooMuchError as error:
+            raise ValueError(f"the chat template {error}") from error
+        except Exception as error:  # the row's values meet the model's expressions: any type
+            raise ValueError(f"the chat template refuses: {row_words(error)}") from error
 
 
 def template_in(config: Mapping[str, Any]) -> str | None:
@@ -64,7 +69,8 @@ class _Generation(Extension):
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body)
 
 
 def _token(value: Any) -> str | None:
