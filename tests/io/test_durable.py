@@ -136,3 +136,16 @@ def test_a_folder_with_something_in_it_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "a" / "file").touch()
     Disk().remove_folder(tmp_path / "a")
     assert (tmp_path / "a" / "file").exists()
+
+
+def test_a_file_that_is_not_whole_yet_is_its_owner_s_alone(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    before = os.umask(0o027)
+    try:
+        with Disk().whole(path) as file:
+            file.write(b"words of a prompt")
+            file.flush()
+            assert Disk.temporary(path).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -94,11 +94,15 @@ class Disk:
 
     @contextmanager
     def whole(self, path: Path, mode: int = OPEN_TO_UMASK) -> Iterator[DiskFile]:
-        """A file to write; it appears under `path` when the block ends well, else not at all."""
+        """A file to write; it appears under `path` when the block ends well, else not at all.
+
+        Until then it is its owner's alone, whatever `mode` it gets.
+        """
         temporary = self.temporary(path)
-        file = DiskFile(self, temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+        file = DiskFile(self, temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
         try:
             yield file
+            file.set_mode(mode & ~_umask())
             file.sync()
             file.close()
             self.rename(temporary, path)
@@ -191,6 +195,11 @@ class DiskFile:
             # After a failed fsync the kernel may have dropped the pages: never try it again.
             self._fail(error)
 
+    def set_mode(self, mode: int) -> None:
+        """Who may read it from now on; file systems without modes take no notice."""
+        with suppress(PermissionError):
+            os.fchmod(self._fd, mode)
+
     def read_at(self, offset: int, nbytes: int) -> bytes:
         """Bytes that were written earlier."""
         if offset + nbytes > self._written:
@@ -227,3 +236,14 @@ class DiskFile:
             self._failure = OSError(error.errno, error.strerror, str(self.path))
             raise self._failure from error
         raise error
+
+
+def _umask() -> int:
+    """What the process keeps from others. Asking the system means setting it, which no thread may
+    see: Linux tells it in a file."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0o022
+    words = status.partition("Umask:")[2].split(maxsplit=1)
+    return int(words[0], 8) if words else 0o022
