@@ -52,7 +52,7 @@ def simulate(
     job.start()
     first = job.started
     begin: tuple[int, list[float]] | None = None
-    more = max(STEADY_ROUNDS, -(-STEADY_SEQUENCES // first)) * first
+    more = max(STEADY_ROUNDS, -(-STEADY_SEQUENCES // max(1, first))) * first
     left = 0
     ratio = 0.0
     while job.running:

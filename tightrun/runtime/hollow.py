@@ -17,6 +17,7 @@ from tightrun.runtime.fusing import fused
 from tightrun.runtime.imitation import fill_at_random, random_numbers
 from tightrun.runtime.inspection_streamed import learn_streamed
 from tightrun.runtime.model import CutModel
+from tightrun.runtime.page_memory import zeros_unwritten
 from tightrun.runtime.prepack import prepack
 from tightrun.runtime.skeleton import Skeleton, open_skeleton
 from tightrun.runtime.work_probe import ROWS
@@ -89,7 +90,7 @@ class HollowModel:
         skeleton = self.skeleton
         layers = range(len(skeleton.layers))
         largest = max(skeleton.slab_bytes(layer) for layer in layers)
-        empty = torch.zeros(largest, dtype=torch.uint8, device=self._device)
+        empty = zeros_unwritten(largest, self._device)
         cut, shape, _, _ = learn_streamed(
             skeleton.model,
             self._device,

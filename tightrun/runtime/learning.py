@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -55,7 +55,7 @@ def learn_model(
 ) -> Learnt:
     """What can be known before a run. `holding` are bytes that the process of the run holds beside
     what this one does; of a machine whose rates are `given`, nothing is measured. Takes memory for
-    one layer of the model, and for its head.
+    one layer of the model, and then for its head.
 
     Raises LearningRefusedError.
     """
@@ -74,10 +74,9 @@ def learn_model(
         raise LearningRefusedError(str(error)) from error
     try:
         notify(f"learning {options.model} without its weights")
-        recipe = recipe_of_model(model.cut, model.shape, dtype, device, model.layers.loaded)
-        model.layers.let_go()
         beside = beside_bytes(options)
         beside += holding if beside else 0
+        recipe = recipe_of_model(model.cut, model.shape, dtype, device, model.layers.loaded)
         profile = profile_of(model.skeleton, model.shape, recipe, dtype, beside)
         if hardware is None:
             return Learnt(profile)
@@ -130,16 +129,16 @@ def random_model(
     notify: Notify,
     *,
     packed: bool = False,
+    surround: Callable[[], None] | None = None,
 ) -> TimedModel:
-    """The model to be timed with random layers."""
+    """The model to be timed with random layers; `surround` brings what surrounds them."""
     block_tokens = BLOCK_TOKENS[device.kind]
     kernel = choose_kernel(
         shape, block_tokens, dtype, device.torch, options.kernel_cache, options.compiler, notify
     )
-    if packed:
-        prepack_head(cut.model, LOGIT_ROWS[-1])
     loaded = partial(as_in_work, layers, cut, kernel, dtype, packed)
-    return TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed)
+    made = TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed)
+    return made if surround is None else replace(made, surround=surround)
 
 
 def _is_described(options: EngineOptions) -> bool:
@@ -158,11 +157,18 @@ def _rates(
 ) -> tuple[Rates, Measured]:
     device = torch_device_of(options)
     accelerator = make_device(options, hardware, device, notify)
-    try:
+
+    def surround() -> None:
+        model.layers.let_go()
         model.fill_products()
+        if packed:
+            prepack_head(model.cut.model, LOGIT_ROWS[-1])
+
+    try:
         timed = random_model(
-            model.cut, model.layers, model.shape, dtype, accelerator, options, notify, packed=packed
-        )
+            model.cut, model.layers, model.shape, dtype, accelerator, options, notify,
+            packed=packed, surround=surround,
+        )  # fmt: skip
         return measure(options, timed, accelerator, model.skeleton.read_from(), notify)
     finally:
         accelerator.close()

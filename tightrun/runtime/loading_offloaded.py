@@ -41,6 +41,7 @@ from tightrun.runtime.machines import make_device
 from tightrun.runtime.memory import Faults
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.options import EngineOptions
+from tightrun.runtime.page_memory import zeros_unwritten
 from tightrun.runtime.pass_plan import WeightTraffic
 from tightrun.runtime.projection import Projection
 from tightrun.runtime.projection_trial import find_projection
@@ -168,7 +169,7 @@ class _Layers:
         layers = range(len(self._skeleton.layers))
         # Given back before any arena is taken.
         largest = max(self._skeleton.slab_bytes(layer) for layer in layers)
-        empty = torch.zeros(largest, dtype=torch.uint8, device=self._device.torch)
+        empty = zeros_unwritten(largest, self._device.torch)
         learnt = learn_streamed(
             self._skeleton.model,
             self._device.torch,

@@ -26,6 +26,13 @@ def map_pages(nbytes: int) -> torch.Tensor:
         return torch.frombuffer(pages, dtype=torch.uint8)
 
 
+def zeros_unwritten(nbytes: int, device: torch.device) -> torch.Tensor:
+    """Zeros that are only read, uint8 `[nbytes]`: on a CPU they take no memory, and no time."""
+    if device.type == "cpu":
+        return map_pages(nbytes)
+    return torch.zeros(nbytes, dtype=torch.uint8, device=device)
+
+
 def take_pages(ledger: Ledger, nbytes: int, arena: str) -> torch.Tensor:
     """`map_pages`, entered in a ledger. Whoever drops the memory again gives it back there.
 

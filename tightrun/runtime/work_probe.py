@@ -36,12 +36,17 @@ LOGIT_ROWS = (1, 4, 16, 64, 256)
 SLOW_POINT_S = 0.2
 
 
+def _nothing() -> None:
+    """What surrounds the layers is there already."""
+
+
 @dataclass(frozen=True, slots=True)
 class TimedModel:
-    """A cut model that can be timed: what surrounds its layers is there in full.
+    """A cut model that can be timed.
 
     `loaded(layer)` holds a layer's weights where it computes, as it will in work: with fused norms,
-    and `packed` if its weights will be laid out beforehand.
+    and `packed` if its weights will be laid out beforehand. After `surround` no layer is asked for
+    any more, and what surrounds them is there in full: so that both need not be at once.
     """
 
     cut: CutModel
@@ -52,6 +57,7 @@ class TimedModel:
     block_tokens: int
     loaded: Callable[[int], AbstractContextManager[None]]
     packed: bool
+    surround: Callable[[], None] = _nothing
 
 
 def probe_work(model: TimedModel) -> WorkTimes:
@@ -72,11 +78,14 @@ def probe_work(model: TimedModel) -> WorkTimes:
                 model.dtype, model.device,
             )  # fmt: skip
             call_s = attention.call_s()
+            decoded = attention.decode_bytes_per_s(call_s)
+            prefilled = attention.prefill_flops_per_s(call_s)
+            model.surround()
             return WorkTimes(
                 layer_s=tuple((rows, scale * seconds) for rows, seconds in layer_s),
                 head_s=tuple(_head_seconds(model, host_s)),
-                attended_bytes_per_s=attention.decode_bytes_per_s(call_s),
-                attended_flops_per_s=attention.prefill_flops_per_s(call_s),
+                attended_bytes_per_s=decoded,
+                attended_flops_per_s=prefilled,
                 batch_s=_prelude_seconds(model),
                 pass_s=host_s,
                 packed=model.packed,
