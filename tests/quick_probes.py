@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tightrun.runtime import host_probe, link_rates, rates, stopwatch, work_probe
+from tightrun.runtime import context_probe, host_probe, link_rates, rates, stopwatch, work_probe
 
 
 @contextmanager
@@ -19,6 +19,8 @@ def quick_probes() -> Iterator[None]:
         patch.setattr(rates, "SECONDS_PER_POINT", 0.0)
         patch.setattr(rates, "MEMORY_BYTES", 2**22)
         patch.setattr(host_probe, "PASSES", host_probe.COLD + 1)
+        patch.setattr(context_probe, "PASSES", context_probe.COLD + 1)
+        patch.setattr(context_probe, "ROWS", 1)
         patch.setattr(link_rates, "PROBE_BYTES", 2**20)
         patch.setattr(work_probe, "ROWS", (1, 64))
         patch.setattr(work_probe, "LOGIT_ROWS", (1, 64))

@@ -47,6 +47,16 @@ def test_where_nobody_timed_the_model_it_is_its_products_and_calls() -> None:
     assert (PRODUCTS.batch_s, PRODUCTS.pass_s) == (0.0, 0.0)
 
 
+def test_every_layer_s_attention_takes_its_calls_beside_what_it_reads() -> None:
+    timed = ComputeTimes(
+        SHAPE, replace(TWO_CORES, work=replace(WORK, attention_s=1e-4, context_s=2e-4))
+    )
+    more_s = timed.attention_s(8, 4000, 4000) - TIMED.attention_s(8, 4000, 4000)
+    assert more_s == pytest.approx(4 * 1e-4)
+    assert timed.attention_s(0, 0, 0) == 0.0
+    assert (TIMED.offload_s, timed.offload_s) == (0.0, pytest.approx(4 * 2e-4))
+
+
 def test_no_rows_take_no_time() -> None:
     assert PRODUCTS.dense_s(0) == PRODUCTS.head_s(0) == PRODUCTS.attention_s(0, 0, 0) == 0.0
 

@@ -25,7 +25,7 @@ PROFILE = ModelProfile(
     Recipe(100, 2000.0, 50, 300.0),
     400_000_000,
 )
-WORK = WorkTimes(((1, 1e-3), (64, 2e-3)), ((1, 1e-4),), 1e10, 2e11, 1e-4, 2e-4, False, 1e-5)
+WORK = WorkTimes(((1, 1e-3), (64, 2e-3)), ((1, 1e-4),), 1e10, 2e11, 1e-4, 2e-4, False, 1e-5, 1e-3)
 RATES = Rates(((1, 1e9), (64, 3e10)), 4e10, h2d_bytes_per_s=1e9, duplex_bytes_per_s=2e9, work=WORK)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.policies.machines import LLAMA_2_13B, MULTI_HEAD, TWO_CORES
 from tightrun.policies.forms import Form, recipe_of
-from tightrun.policies.hardware import Rates
+from tightrun.policies.hardware import Rates, WorkTimes
 from tightrun.policies.loads import BatchLoad, PassLoad
 from tightrun.policies.pass_cost import BatchCounts, PassCost, Policy
 from tightrun.policies.pass_times import PassTimes
@@ -47,6 +47,18 @@ def test_sync_brings_the_weights_for_each_batch() -> None:
     batch = BatchCounts(8, 8, 100, 100)
     found = cost(Policy("sync")).of_pass([batch] * 3, streaming)
     assert found.busy_s[2] == pytest.approx(3 * 3e8 / TWO_CORES.h2d_bytes_per_s)
+
+
+def test_context_off_the_device_takes_the_host_some_time_in_every_layer() -> None:
+    work = WorkTimes(((1, 1e-2), (64, 1e-2)), ((1, 1e-3),), 1e12, 1e12)
+    near, far = (
+        cost(rates=replace(TWO_CORES, h2d_bytes_per_s=1e15, work=replace(work, context_s=seconds)))
+        for seconds in (0.0, 1e-3)
+    )
+    here = BatchCounts(8, 8, 4096, 4096)
+    for batch, more_s in ((here, 0.0), (DECODING, 12 * 1e-3)):
+        seconds = [x.of_pass([batch], RESIDENT).elapsed_s for x in (near, far)]
+        assert seconds[1] - seconds[0] == pytest.approx(more_s)
 
 
 @pytest.mark.parametrize("form", ["tokens", "activations"])

@@ -18,7 +18,8 @@ LAYER_CALL_S = 1e-4
 class ComputeTimes:
     """Seconds of one batch, over all layers.
 
-    `batch_s` and `pass_s` are what the host takes for each batch and each pass beside them.
+    `batch_s` and `pass_s` are what the host takes for each batch and each pass beside them,
+    `offload_s` for each batch that has context off the device.
     """
 
     def __init__(self, shape: ModelShape, rates: Rates) -> None:
@@ -42,7 +43,7 @@ class ComputeTimes:
             self.key_s = key_flops / self._best
             read_s = shape.kv_bytes_per_token / rates.memory_bytes_per_s
             self.context_s = max(self.key_s, read_s)
-            self.batch_s = self.pass_s = self._attention_call_s = 0.0
+            self.batch_s = self.pass_s = self.offload_s = self._attention_call_s = 0.0
         else:
             self._layers, self._head = RowTimes(work.layer_s), RowTimes(work.head_s)
             self._call_s = 0.0
@@ -51,6 +52,7 @@ class ComputeTimes:
             self.context_s = shape.kv_bytes_per_token / work.attended_bytes_per_s
             self.batch_s, self.pass_s = work.batch_s, work.pass_s
             self._attention_call_s = layers * work.attention_s
+            self.offload_s = layers * work.context_s
 
     def dense_s(self, rows: float) -> float:
         """Seconds of the layers without their attention. A batch of a mixture of experts reads all

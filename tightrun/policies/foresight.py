@@ -109,6 +109,7 @@ def corrected_rates(rates: Rates, corrections: Corrections, decode_rows: int) ->
             batch_s=decode * work.batch_s,
             pass_s=decode * work.pass_s,
             attention_s=decode * work.attention_s,
+            context_s=decode * work.context_s,
         )
     return replace(
         rates,

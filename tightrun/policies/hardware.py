@@ -14,7 +14,8 @@ class WorkTimes:
     times the number of layers it is the model. `head_s` are those of the final norm, the head and
     greedy sampling by rows, with all that the host does for a row that gets a token.
     `attended_bytes_per_s` is KV read by decode attention, `attended_flops_per_s` the rate of
-    prefill's; beside them each layer's attention takes `attention_s`, its calls and small kernels.
+    prefill's; beside them each layer's attention takes `attention_s`, its calls and small kernels,
+    and each layer of a batch with context off the device `context_s` to send and fetch it.
     `batch_s` and `pass_s` are what the host needs for every batch and every pass beside
     them. `packed` says that weights were laid out beforehand, as resident ones are where that pays.
     Never part of a bound.
@@ -28,6 +29,7 @@ class WorkTimes:
     pass_s: float = 0.0
     packed: bool = False
     attention_s: float = 0.0
+    context_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,8 @@ class PassCost:
         computing, rates = self.computing, self._rates
         rows, logit_rows, attended, context, offloaded, sequences, written = batch
         layers_s, fetched = computing.batch_s, self._kv_bytes * offloaded
+        if (offloaded or written) and not self._host_attends:
+            layers_s += computing.offload_s
         if self._host_attends:
             if self.policy.host_attention == "serial":
                 layers_s += self._host_s(offloaded)

@@ -20,6 +20,7 @@ from tightrun.policies.profile import Measured, ModelProfile
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import give_back_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype, load_config
+from tightrun.runtime.context_probe import layer_seconds_of_contexts
 from tightrun.runtime.device import Device
 from tightrun.runtime.device_rates import rates_of_model
 from tightrun.runtime.disk_probe import reads_of_disk
@@ -115,6 +116,9 @@ def measure(
         folder = options.spill or Path(elsewhere)
         with reads_of_disk(stored, folder, notify) as disk_moves:
             rates = rates_of_model(model, accelerator, options.machine, disk_moves)
+    if rates.work is not None:
+        context_s = layer_seconds_of_contexts(options, accelerator, model.dtype, notify)
+        rates = replace(rates, work=replace(rates.work, context_s=context_s))
     seconds = time.perf_counter() - began_s
     return rates, Measured(at.isoformat(timespec="seconds"), seconds, others.share())
 
