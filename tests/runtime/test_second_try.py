@@ -17,17 +17,19 @@ from tightrun.runtime.model import ModelRefusedError
 from tightrun.runtime.options import EngineOptions, Machine
 from tightrun.runtime.second_try import at_most_twice, smaller
 
+ROOM = 576 * 1024
+
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: Path) -> EngineOptions:
-    """A model whose layers are streamed from host memory."""
+    """A model of which two layers of three have room, so that they are streamed from the host."""
     folder = save_tiny(tmp_path_factory.mktemp("model") / "llama", *RUN["llama"])
     return EngineOptions(
         str(folder),
         tokenizer=str(word_tokenizer),
         dtype="float32",
-        machine=Machine("emulated", MIB, 64 * MIB, h2d=2e9, d2h=2e9, disk_read=2e9),
-        gpu_memory=MIB,
+        machine=Machine("emulated", ROOM, 64 * MIB, h2d=2e9, d2h=2e9, disk_read=2e9),
+        gpu_memory=ROOM,
         cpu_memory=64 * MIB,
         context=128,
         rows=6,
@@ -57,7 +59,7 @@ def test_an_arena_without_room_is_planned_again_with_less(
         [said] = [note for note in notes if note.startswith("out of memory")]
         assert said.startswith(f"out of memory while the model was loaded ({arena}: made to fail")
         assert said.endswith("planned again with 90 % of the memory")
-        assert engine._loaded.accelerator.memory.budget == int(0.9 * MIB)
+        assert engine._loaded.accelerator.memory.budget == int(0.9 * ROOM)
         rows = [ask(i, as_text(p), max_tokens=3) for i, p in enumerate(ragged_prompts(3))]
         assert len(texts(engine, rows)) == 3
     finally:
@@ -97,7 +99,7 @@ def test_other_refusals_are_not_tried_again(options: EngineOptions) -> None:
 
 def test_shares_and_bytes_get_smaller_as_they_were_given(options: EngineOptions) -> None:
     less = smaller(options)
-    assert (less.gpu_memory, less.cpu_memory) == (int(0.9 * MIB), int(0.9 * 64 * MIB))
+    assert (less.gpu_memory, less.cpu_memory) == (int(0.9 * ROOM), int(0.9 * 64 * MIB))
     shares = smaller(EngineOptions("model", gpu_memory=0.9, cpu_memory=0.8))
     assert shares.gpu_memory == pytest.approx(0.81)
     assert shares.cpu_memory == pytest.approx(0.72)
