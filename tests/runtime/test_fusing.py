@@ -9,6 +9,7 @@ from transformers.activations import ACT2FN
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from tightrun.runtime import fusing
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.kernels.cpu import CpuKernels
 
@@ -19,6 +20,11 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
     if found is None:
         pytest.skip("no C++ compiler on this machine")
     return found
+
+
+@pytest.fixture(autouse=True)
+def _on_a_processor_with_bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "has_bf16_products", lambda: True)
 
 
 class Gated(nn.Module):
@@ -94,3 +100,32 @@ def test_a_silu_mlp_is_fused_and_gives_the_same(kernels: CpuKernels) -> None:
 @pytest.mark.parametrize("mlp", [Gated("gelu"), Gated("relu"), HalfGated("silu")])
 def test_another_mlp_is_left_alone(kernels: CpuKernels, mlp: nn.Module) -> None:
     assert fuse(mlp, kernels) == 0
+
+
+class Doubled(nn.Linear):
+    """A linear layer with a forward of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@torch.inference_mode()
+def test_a_linear_layer_is_fused_where_torch_is_slow(
+    kernels: CpuKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "has_bf16_products", lambda: False)
+    layer = nn.Linear(32, 48, dtype=torch.bfloat16)
+    expected = layer(rows())
+    assert fuse(layer, kernels) == 1
+    torch.testing.assert_close(layer(rows()), expected)
+    layer.weight = nn.Parameter(torch.zeros_like(layer.weight), requires_grad=False)
+    assert layer.bias is not None
+    assert torch.equal(layer(rows()), layer.bias.expand(1, 9, 48))
+
+
+@torch.inference_mode()
+def test_a_layer_of_another_forward_is_left_alone(
+    kernels: CpuKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "has_bf16_products", lambda: False)
+    assert fuse(Doubled(32, 48, dtype=torch.bfloat16), kernels) == 0

@@ -10,6 +10,8 @@ import torch
 from tightrun.policies.hardware import Rates
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.device import Device, Move
+from tightrun.runtime.kernel_choice import fusing_kernels
+from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.link_rates import links_running, with_links
 from tightrun.runtime.options import Machine
 from tightrun.runtime.rates import memory_bandwidth, probe_rates
@@ -22,6 +24,7 @@ def rates_of_device(
     device: Device,
     machine: Machine | None,
     disk_moves: Sequence[Move],
+    kernels: CpuKernels | None = None,
     *,
     packed: bool,
 ) -> Rates:
@@ -31,7 +34,7 @@ def rates_of_device(
     machine's own.
     """
     with links_running(device):
-        rates = probe_rates(shape, dtype, device.torch, packed=packed)
+        rates = probe_rates(shape, dtype, device.torch, kernels, packed=packed)
     host = rates.memory_bytes_per_s
     if device.torch.type != "cpu":
         host = memory_bandwidth(torch.device("cpu"))
@@ -52,8 +55,9 @@ def rates_of_model(
 ) -> Rates:
     """The same, with what the model's own work takes; not where the machine is said to compute at
     other rates than this one."""
+    kernels = fusing_kernels(model.kernel, model.dtype)
     rates = rates_of_device(
-        model.shape, model.dtype, device, machine, disk_moves, packed=model.packed
+        model.shape, model.dtype, device, machine, disk_moves, kernels, packed=model.packed
     )
     if machine is not None and machine.flops and machine.device != "emulated":
         return rates

@@ -1,4 +1,4 @@
-"""Norms and gated activations of a model's layers in one pass over memory, on a CPU in bfloat16.
+"""Norms, gated activations and products of a model's modules by kernels, on a CPU in bfloat16.
 
 What a module computes is tried, not guessed from its name: the fused form takes its place only
 where both agree on random rows with the module's own weights.
@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.kernels.elementwise import rms_norm, silu_mul
+from tightrun.runtime.kernels.products import linear
+from tightrun.runtime.prepack import has_bf16_products
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 TRIAL_ROWS = 4
@@ -27,11 +29,18 @@ def fuse(layer: nn.Module, kernels: CpuKernels) -> int:
     """Replace what can be fused below `layer`; returns how many modules were."""
     count = 0
     for module in layer.modules():
-        found = _norm(module, kernels) or _gated(module, kernels)
+        found = _norm(module, kernels) or _gated(module, kernels) or _linear(module, kernels)
         if found is not None and _agree(module, *found):
             module.forward = found[0]
             count += 1
     return count
+
+
+def fuse_head(model: Any, kernels: CpuKernels) -> None:
+    """The same for the head of a Hugging Face model."""
+    head = model.get_output_embeddings()
+    if head is not None:
+        fuse(head, kernels)
 
 
 @contextmanager
@@ -76,6 +85,17 @@ def _gated(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None
         return out
 
     return forward, gate.in_features
+
+
+def _linear(module: nn.Module, kernels: CpuKernels) -> tuple[Forward, int] | None:
+    """A plain linear layer by a kernel, where torch's products in bfloat16 are slow."""
+    if type(module) is not nn.Linear or has_bf16_products():
+        return None
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return linear(kernels, x, module.weight, module.bias)
+
+    return forward, module.in_features
 
 
 def _is_silu(module: nn.Module) -> bool:

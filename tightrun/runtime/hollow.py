@@ -12,10 +12,10 @@ from transformers import PretrainedConfig
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource
-from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.fusing import fused
 from tightrun.runtime.imitation import fill_at_random, random_numbers
 from tightrun.runtime.inspection_streamed import learn_streamed
+from tightrun.runtime.kernel_choice import fusing_kernels
 from tightrun.runtime.model import CutModel
 from tightrun.runtime.page_memory import zeros_unwritten
 from tightrun.runtime.prepack import prepack
@@ -124,8 +124,9 @@ def as_in_work(
         module = cut.layers[layer]
         if packed:
             prepack(module, ROWS[-1])
-        if not isinstance(kernel, CpuAttention) or dtype != torch.bfloat16:
+        kernels = fusing_kernels(kernel, dtype)
+        if kernels is None:
             yield
             return
-        with fused(module, kernel.kernels):
+        with fused(module, kernels):
             yield

@@ -37,6 +37,13 @@ def choose_kernel(
     return TorchAttention()
 
 
+def fusing_kernels(kernel: AttentionKernel, dtype: torch.dtype) -> CpuKernels | None:
+    """The compiled library behind an attention kernel, where modules are fused by it as well."""
+    if isinstance(kernel, CpuAttention) and dtype == torch.bfloat16:
+        return kernel.kernels
+    return None
+
+
 def is_token_major(kernel: AttentionKernel) -> bool:
     """Whether the kernel wants the cache token-major in memory."""
     return isinstance(kernel, VarlenAttention)

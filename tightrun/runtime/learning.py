@@ -25,8 +25,9 @@ from tightrun.runtime.device import Device
 from tightrun.runtime.device_rates import rates_of_model
 from tightrun.runtime.disk_probe import reads_of_disk
 from tightrun.runtime.disturbance import Disturbance
+from tightrun.runtime.fusing import fuse_head
 from tightrun.runtime.hollow import HollowModel, RandomLayers, as_in_work
-from tightrun.runtime.kernel_choice import choose_kernel
+from tightrun.runtime.kernel_choice import choose_kernel, fusing_kernels
 from tightrun.runtime.loaded_model import Notify
 from tightrun.runtime.machines import hardware_of, make_device, torch_device_of
 from tightrun.runtime.model import CutModel, ModelRefusedError
@@ -141,8 +142,15 @@ def random_model(
         shape, block_tokens, dtype, device.torch, options.kernel_cache, options.compiler, notify
     )
     loaded = partial(as_in_work, layers, cut, kernel, dtype, packed)
-    made = TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed)
-    return made if surround is None else replace(made, surround=surround)
+    kernels = fusing_kernels(kernel, dtype)
+
+    def around() -> None:
+        if surround is not None:
+            surround()
+        if kernels is not None:
+            fuse_head(cut.model, kernels)
+
+    return TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed, around)
 
 
 def _is_described(options: EngineOptions) -> bool:

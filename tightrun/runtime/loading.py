@@ -17,11 +17,10 @@ from tightrun.runtime.checkpoint import (
     load_config,
     load_model,
 )
-from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.engine_known import all_there, find_resident, held_beside, told
-from tightrun.runtime.fusing import fuse
+from tightrun.runtime.fusing import fuse, fuse_head
 from tightrun.runtime.inspection import inspect_model, paged_attention
-from tightrun.runtime.kernel_choice import choose_kernel
+from tightrun.runtime.kernel_choice import choose_kernel, fusing_kernels
 from tightrun.runtime.loaded_model import (
     LoadedModel,
     Notify,
@@ -105,9 +104,11 @@ def _load_resident(
         shape, plan.block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
     )
     inspected.cut.answer_attention(paged_attention(kernel))
-    if packs and isinstance(kernel, CpuAttention):
+    kernels = fusing_kernels(kernel, dtype)
+    if kernels is not None:
         for layer in inspected.cut.layers:
-            fuse(layer, kernel.kernels)
+            fuse(layer, kernels)
+        fuse_head(inspected.cut.model, kernels)
     accelerator = make_device(options, hardware, device, notify, faults=faults)
     if known is None:
         timed = TimedModel(
@@ -123,7 +124,7 @@ def _load_resident(
         tokenizer=tokenizer,
         ends=end_tokens(options.model, options.revision, tokenizer, config),
         hardware=hardware,
-        rates=known.rates if known else probe_rates(shape, dtype, device),
+        rates=known.rates if known else probe_rates(shape, dtype, device, kernels),
         plan=plan,
         kernel=kernel,
         accelerator=accelerator,

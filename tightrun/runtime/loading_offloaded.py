@@ -20,13 +20,13 @@ from tightrun.policies.profile import Known
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.allocator import keep_freed_memory
 from tightrun.runtime.checkpoint import ModelSource, compute_dtype
-from tightrun.runtime.cpu_attention import CpuAttention
 from tightrun.runtime.device import Device
 from tightrun.runtime.engine_known import find_streamed, told
-from tightrun.runtime.fusing import fuse
+from tightrun.runtime.fusing import fuse, fuse_head
 from tightrun.runtime.inspection import paged_attention
 from tightrun.runtime.inspection_streamed import learn_streamed, prove_streamed
-from tightrun.runtime.kernel_choice import choose_kernel, is_token_major
+from tightrun.runtime.kernel_choice import choose_kernel, fusing_kernels, is_token_major
+from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.layer_probe import layer_factor
 from tightrun.runtime.learning import beside_bytes
 from tightrun.runtime.link_rates import links_running
@@ -98,8 +98,10 @@ def load_offloaded(
         kernel = choose_kernel(
             shape, plan.block_tokens, dtype, device, options.kernel_cache, options.compiler, notify
         )
-        if isinstance(kernel, CpuAttention) and dtype == torch.bfloat16:
-            loaded.fuse(kernel)
+        kernels = fusing_kernels(kernel, dtype)
+        if kernels is not None:
+            loaded.fuse(kernels)
+            fuse_head(cut.model, kernels)
         form, projection, plan = loaded.choose_form(cut, shape, rates, plan)
         cut.answer_attention(paged_attention(kernel))
         factor = 1.0
@@ -227,10 +229,10 @@ class _Layers:
         yield
         self._weights.drop(layer)
 
-    def fuse(self, kernel: CpuAttention) -> None:
+    def fuse(self, kernels: CpuKernels) -> None:
         for layer, module in enumerate(self._skeleton.layers):
             with self.bound(layer):
-                fuse(module, kernel.kernels)
+                fuse(module, kernels)
 
     def choose_form(
         self, cut: CutModel, shape: ModelShape, rates: Rates, plan: Plan

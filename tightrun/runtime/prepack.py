@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 
+def has_bf16_products() -> bool:
+    """Whether torch multiplies bfloat16 on this processor faster than one number at a time."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def can_prepack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether prepacked products exist and pay here."""
-    return (
-        device.type == "cpu"
-        and dtype == torch.bfloat16
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    return device.type == "cpu" and dtype == torch.bfloat16 and has_bf16_products()
 
 
 class PackedLinear(nn.Linear):

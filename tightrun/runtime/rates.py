@@ -11,6 +11,8 @@ from torch import nn
 
 from tightrun.policies.hardware import Rates
 from tightrun.policies.shape import ModelShape
+from tightrun.runtime.fusing import fuse
+from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.prepack import can_prepack, prepack
 
 ROWS = (1, 16, 64, 256, 1024, 2048)
@@ -21,16 +23,24 @@ MEMORY_BYTES = 128 * 2**20
 
 
 def probe_rates(
-    shape: ModelShape, dtype: torch.dtype, device: torch.device, *, packed: bool = True
+    shape: ModelShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    kernels: CpuKernels | None = None,
+    *,
+    packed: bool = True,
 ) -> Rates:
     """Best rate of a few runs at each number of rows, for a product of this model's width.
 
-    With `packed`, weights are laid out beforehand where that exists.
+    With `packed`, weights are laid out beforehand where that exists. `kernels` multiply where they
+    will in work.
     """
     linear = nn.Linear(shape.hidden, shape.widest, bias=False, dtype=dtype, device=device)
     flops_per_row = 2.0 * shape.hidden * shape.widest
     if packed and can_prepack(device, dtype):
         prepack(linear, ROWS[-1])
+    if kernels is not None:
+        fuse(linear, kernels)
     points: list[tuple[int, float]] = []
     with torch.inference_mode():
         for rows in ROWS:

@@ -75,12 +75,25 @@ class RotateArgs(ctypes.Structure):
     )
 
 
+class LinearArgs(ctypes.Structure):
+    """Strides count elements."""
+
+    _fields_ = (
+        ("omp", OpenMp),
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "out")),
+        *((name, ctypes.c_int64) for name in ("x_stride", "weight_stride", "out_stride")),
+        *((name, ctypes.c_int64) for name in ("rows", "inner", "columns")),
+        ("threads", ctypes.c_int32),
+    )
+
+
 FUNCTIONS = {
     "tightrun_attend": AttendArgs,
     "tightrun_write_kv": WriteArgs,
     "tightrun_rms_norm": RowsArgs,
     "tightrun_silu_mul": RowsArgs,
     "tightrun_rotate": RotateArgs,
+    "tightrun_linear": LinearArgs,
 }
 
 
