@@ -28,8 +28,9 @@ PARTS = ("slices", "recompute", "disk")
 PACKAGES = ("tightrun", "torch", "transformers", "accelerate", "numpy")
 TRIPLES = 7
 FEWER_TRIPLES = 3
-BLOCKS = {2: 256, 4: 128, 8: 64, 16: 32}  # batches a pass: sequences of a batch
-QUICK_BLOCKS = {2: 64, 8: 16}
+BATCHES = (2, 4, 8, 16)  # of a pass
+QUICK_BATCHES = (2, 8)
+SEQUENCES, QUICK_SEQUENCES = 512, 128
 FORMS = ("tokens", "activations")
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
@@ -73,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         "--batches", type=_numbers, default=None, metavar="2,4", help="slices: these K only"
     )
     parser.add_argument(
+        "--sequences",
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"slices: sequences of a pass (default {SEQUENCES}; fewer where products are slow)",
+    )
+    parser.add_argument(
         "--form", type=_forms, default=FORMS, metavar="A,B", help="recompute: these forms only"
     )
     parser.add_argument(
@@ -104,7 +112,7 @@ def _named(text: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    known = [str(batches) for batches in BLOCKS]
+    known = [str(batches) for batches in BATCHES]
     return tuple(int(name) for name in _named(text, known))
 
 
@@ -135,11 +143,10 @@ def measure_slices(told: argparse.Namespace) -> dict[str, Any]:
     """A child for each number of batches."""
     found: dict[str, Any] = {}
     errors: dict[str, str] = {}
-    blocks = QUICK_BLOCKS if told.quick else BLOCKS
-    for batches in told.batches or blocks:
-        rows = blocks.get(batches, BLOCKS[batches])
-        triples = told.runs if batches == max(QUICK_BLOCKS) else min(told.runs, FEWER_TRIPLES)
-        flags = ["--batches", str(batches), "--rows", str(rows)]
+    for batches in told.batches or (QUICK_BATCHES if told.quick else BATCHES):
+        rows = told.sequences or (QUICK_SEQUENCES if told.quick else SEQUENCES)
+        triples = told.runs if batches == max(QUICK_BATCHES) else min(told.runs, FEWER_TRIPLES)
+        flags = ["--batches", str(batches), "--rows", str(rows // batches)]
         flags += ["--triples", str(1 if told.quick else triples)]
         _child("slices", str(batches), flags, told, found, errors)
     return {**found, "errors": errors}

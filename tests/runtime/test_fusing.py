@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.activations import ACT2FN
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from tests.parity.families import RUN
 from tightrun.runtime import fusing
 from tightrun.runtime.fusing import fuse
 from tightrun.runtime.kernels.cpu import CpuKernels
@@ -129,3 +131,38 @@ def test_a_layer_of_another_forward_is_left_alone(
 ) -> None:
     monkeypatch.setattr(fusing, "has_bf16_products", lambda: False)
     assert fuse(Doubled(32, 48, dtype=torch.bfloat16), kernels) == 0
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "olmoe"])
+def test_experts_are_fused_where_torch_is_slow(
+    kernels: CpuKernels, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    monkeypatch.setattr(fusing, "has_bf16_products", lambda: False)
+    model_type, sizes = RUN[family]
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(model_type, **sizes), dtype=torch.bfloat16
+    )
+    [experts] = [m for name, m in model.named_modules() if name.endswith("layers.0.mlp.experts")]
+    count, hidden, _ = experts.down_proj.shape
+    x = torch.randn(37, hidden, generator=torch.Generator().manual_seed(2)).bfloat16()
+    scores, chosen = torch.rand(37, count).topk(2)
+    chosen[:, 0].clamp_(max=1)  # some experts get no row at all
+    expected = experts(x, chosen, scores.bfloat16())
+    assert fuse(experts, kernels) == 1
+    got = experts(x, chosen, scores.bfloat16())
+    torch.testing.assert_close(got, expected, atol=2e-2 * float(expected.abs().max()), rtol=0)
+
+
+@torch.inference_mode()
+def test_transposed_experts_are_left_alone(
+    kernels: CpuKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "has_bf16_products", lambda: False)
+    model_type, sizes = RUN["gpt_oss"]
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(model_type, **sizes), dtype=torch.bfloat16
+    )
+    [experts] = [m for name, m in model.named_modules() if name.endswith("layers.0.mlp.experts")]
+    assert fuse(experts, kernels) == 0
