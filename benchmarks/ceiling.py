@@ -1,7 +1,8 @@
 """How fast this machine multiplies matrices of a model's shapes, in bfloat16: the rate that a job's
 FLOPs are divided by to get its bound. Run as a program, it prints the rates as one JSON line.
 
-Each shape is tried as torch does it and with the weight laid out for oneDNN beforehand.
+Each shape is tried as torch does it and with the weight laid out for oneDNN beforehand; on a
+processor without products in bfloat16, in float32.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+
+from tightrun.runtime.prepack import has_bf16_products
 
 ROWS = (256, 512, 1024, 2048)
 SECONDS_PER_POINT = 0.25
@@ -46,7 +49,7 @@ def main() -> None:
 def measure_shape(
     inputs: int, outputs: int, rows: tuple[int, ...], seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """FLOP/s of the median product at each number of rows, plain and prepacked."""
+    """FLOP/s of the median product at each number of rows, in every way."""
     weight = torch.randn(outputs, inputs, dtype=torch.bfloat16)
     for row in rows:
         x = torch.randn(row, inputs, dtype=torch.bfloat16)
@@ -58,8 +61,9 @@ def measure_shape(
 def products(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Product]:
     """The ways to multiply `x` [rows, inputs] with `weight` [outputs, inputs] on this CPU."""
     plain = partial(functional.linear, x, weight)
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return {"plain": plain}
+    if not has_bf16_products():
+        widened = partial(functional.linear, x.float(), weight.float())
+        return {"plain": plain, "widened": widened}
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[0])
     prepacked = partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], "")
     return {"plain": plain, "prepacked": prepacked}

@@ -18,11 +18,24 @@ from torch.nn import functional
 
 from benchmarks.jobs import ModelSize
 from benchmarks.offload.models import llama_config
+from benchmarks.report import say
+from tightrun.cli.load_engine import cache_folder
+from tightrun.runtime.fusing import fuse
+from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.prepack import can_prepack, prepack
 
 PIECE = 4 * 2**20
 READ_BYTES = 2**30
 READERS = (1, 2, 4)
+
+
+@torch.inference_mode()
+def as_in_work(module: nn.Module, rows: int) -> None:
+    """The module multiplies as it does in the engine: weights laid out, or by the kernels."""
+    if can_prepack(torch.device("cpu"), torch.bfloat16):
+        prepack(module, rows)
+    elif kernels := CpuKernels.load(cache_folder(os.environ) / "kernels", say):
+        fuse(module, kernels)
 
 
 def median_s(work: Callable[[], object], seconds: float = 0.3, at_least: int = 7) -> float:
@@ -42,8 +55,7 @@ class ComputeProbe:
     def __init__(self) -> None:
         self._linear = nn.Linear(1024, 2816, bias=False, dtype=torch.bfloat16)
         self._rows = torch.randn(256, 1024, dtype=torch.bfloat16)
-        if can_prepack(torch.device("cpu"), torch.bfloat16):
-            prepack(self._linear, 256)
+        as_in_work(self._linear, 256)
 
     @torch.inference_mode()
     def __call__(self) -> float:
@@ -53,7 +65,7 @@ class ComputeProbe:
 
 
 class LayerProbe:
-    """A layer of the model as transformers has it, its products prepacked where that pays."""
+    """A layer of the model as transformers has it, multiplying as it does in work."""
 
     def __init__(self, size: ModelSize) -> None:
         from transformers.models.llama.modeling_llama import (
@@ -66,8 +78,7 @@ class LayerProbe:
         self.size = size
         self._layer: Any = LlamaDecoderLayer(config, 0).bfloat16().eval()
         self._rope: Any = LlamaRotaryEmbedding(config)
-        if can_prepack(torch.device("cpu"), torch.bfloat16):
-            prepack(self._layer, 512)
+        as_in_work(self._layer, 512)
 
     @torch.inference_mode()
     def replay_s(self, sequences: int, tokens: int) -> float:
@@ -109,8 +120,7 @@ def head_s(size: ModelSize, rows: int) -> float:
     """Seconds of the head on `rows` rows."""
     head = nn.Linear(size.hidden, size.vocab, bias=False, dtype=torch.bfloat16)
     states = torch.randn(rows, size.hidden, dtype=torch.bfloat16)
-    if can_prepack(torch.device("cpu"), torch.bfloat16):
-        prepack(head, rows)
+    as_in_work(head, rows)
     return median_s(lambda: head(states))
 
 

@@ -16,7 +16,7 @@ def test_every_way_to_multiply_gives_the_same_product() -> None:
     weight = torch.randn(32, 64, dtype=torch.bfloat16)
     want = (x.float() @ weight.float().T).bfloat16()
     for product in products(x, weight).values():
-        torch.testing.assert_close(product(), want, rtol=0.02, atol=0.1)
+        torch.testing.assert_close(product().bfloat16(), want, rtol=0.02, atol=0.1)
 
 
 def test_each_number_of_rows_has_a_rate_for_each_way() -> None:
