@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,28 @@ def test_every_rate_has_a_line(doctor: Doctor) -> None:
         "1 1.00 GFLOP/s decode",
         "64 30 GFLOP/s decode",
         "1 1.0 ms 100 us decode",
-        "attention decode 10.0 GB/s of KV",
+        "attention 10 us for each call, and",
+        "decode 10.0 GB/s of KV",
         "prefill 200 GFLOP/s",
         "beside 200 us for each pass, 100 us for each batch",
     ):
         assert line in lines
+
+
+def test_what_calls_contexts_and_reading_cost_has_a_line_where_it_was_seen(
+    doctor: Doctor,
+) -> None:
+    assert RATES.work is not None
+    for seconds, takes in ((0.0, 0.0), (1.2e-3, 0.21)):
+        work = replace(RATES.work, attention_s=seconds / 20, context_s=seconds, disk_takes=takes)
+        doctor.known = Known(PROFILE, replace(RATES, work=work), QUIET)
+        text = " ".join(doctor().split())
+        assert ("for each call" in text) == bool(seconds)
+        assert ("of a batch with context off" in text) == bool(seconds)
+        assert ("reading the disk takes" in text) == bool(takes)
+    assert "attention 60 us for each call, and" in text
+    assert "1.2 ms for each layer of a batch with context off the device" in text
+    assert "reading the disk takes 21.0 % of computing meanwhile" in text
 
 
 def test_it_says_when_and_how_it_was_measured(doctor: Doctor) -> None:

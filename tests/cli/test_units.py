@@ -78,6 +78,7 @@ def test_only_the_whole_is_called_100_percent(share: float, text: str) -> None:
         (125, "2 min 05 s"),
         (3 * 3600 + 12 * 60, "3 h 12 min"),
         (52 * 3600, "2 d 4 h"),
+        (3338 * 86400, "9.1 years"),
     ],
 )
 def test_durations_name_two_units_at_the_most(seconds: float, text: str) -> None:

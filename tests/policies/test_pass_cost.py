@@ -49,6 +49,24 @@ def test_sync_brings_the_weights_for_each_batch() -> None:
     assert found.busy_s[2] == pytest.approx(3 * 3e8 / TWO_CORES.h2d_bytes_per_s)
 
 
+def test_reading_the_disk_takes_its_share_of_computing() -> None:
+    batch = BatchCounts(8, 8, 100, 100)
+    work = WorkTimes(((1, 1e-2), (64, 1e-2)), ((1, 1e-3),), 1e12, 1e12)
+    usual, slower = (
+        replace(TWO_CORES, work=replace(work, disk_takes=share)) for share in (0.0, 0.4)
+    )
+    for from_disk in (False, True):
+        streaming = cost().streaming(12, 3e6, 1e8, 2, from_disk=from_disk)
+        alone, beside = (
+            cost(rates=rates).of_pass([batch] * 2, streaming) for rates in (usual, slower)
+        )
+        lost_s = 0.4 * alone.busy_s[4]
+        assert beside.busy_s[0] == pytest.approx(alone.busy_s[0] + lost_s)
+        assert beside.elapsed_s >= alone.busy_s[0] + lost_s
+    resident = [cost(rates=rates).of_pass([batch], RESIDENT) for rates in (usual, slower)]
+    assert resident[0] == resident[1]
+
+
 def test_context_off_the_device_takes_the_host_some_time_in_every_layer() -> None:
     work = WorkTimes(((1, 1e-2), (64, 1e-2)), ((1, 1e-3),), 1e12, 1e12)
     near, far = (

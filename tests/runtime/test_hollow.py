@@ -94,3 +94,18 @@ def test_a_quantised_model_is_refused(saved: Saved, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelRefusedError, match="is quantised"):
         learnt(tmp_path)
+
+
+def test_a_small_layer_has_its_weights_elsewhere_at_every_turn(saved: Saved) -> None:
+    source = ModelSource(str(saved("llama")))
+    model = HollowModel(source, load_config(source), torch.float32, CPU)
+    try:
+        with model.layers.loaded(1):
+            weights = []
+            for _ in range(8):
+                assert model.layers.elsewhere(1) == 1
+                weights.append(next(model.cut.layers[1].parameters()))
+        assert len({w.data_ptr() for w in weights}) == len(weights)
+        assert all(torch.equal(w, weights[0]) for w in weights)
+    finally:
+        model.close()

@@ -100,7 +100,9 @@ def test_the_layer_that_most_layers_are_like_is_timed() -> None:
 def test_a_layer_of_mean_size_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = timed("deepseek_v3")
     monkeypatch.setattr(work_probe, "ROWS", (1,))
-    monkeypatch.setattr(work_probe, "seconds_of", lambda _work, _device: 1.0)
+    monkeypatch.setattr(
+        work_probe, "seconds_of_each", lambda works, _device, **_: [1.0] * len(works)
+    )
     sizes = [layer.dense_parameters for layer in model.shape.layers]
     ((_, seconds),) = probe_work(model).layer_s
     assert seconds == pytest.approx(sum(sizes) / len(sizes) / sizes[1])

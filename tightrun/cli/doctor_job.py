@@ -80,7 +80,7 @@ def rates_sections(known: Known, hardware: Hardware) -> Iterator[Section]:
     ]
     if hardware.device == "cpu":
         links = [(name, rate) for name, rate in links if name != "device memory"]
-    yield Section("bytes", aligned([[*pair] for pair in links]))
+    yield Section("bytes", [*aligned([[*pair] for pair in links]), *_taken(rates)])
     yield Section("products", list(_products(rates, shape)))
     if rates.work is not None:
         yield Section("layers", list(_layers(rates.work, shape)))
@@ -106,6 +106,11 @@ def _how(measured: Measured | None, work: WorkTimes | None) -> Iterator[str]:
         yield others
 
 
+def _taken(rates: Rates) -> Iterator[str]:
+    if rates.disk_takes:
+        yield f"reading the disk takes {units.percent(rates.disk_takes)} of computing meanwhile"
+
+
 def _products(rates: Rates, shape: ModelShape) -> Iterator[str]:
     yield f"of {shape.hidden:,} x {shape.widest:,}, by rows:"
     yield from aligned([
@@ -125,6 +130,8 @@ def _layers(work: WorkTimes, shape: ModelShape) -> Iterator[str]:
 
 
 def _attention(work: WorkTimes) -> Iterator[str]:
+    if work.attention_s:
+        yield f"{short_time(work.attention_s)} for each call, and"
     yield from aligned([
         ["decode", f"{units.bandwidth(work.attended_bytes_per_s)} of KV"],
         ["prefill", units.flops(work.attended_flops_per_s)],
@@ -133,6 +140,8 @@ def _attention(work: WorkTimes) -> Iterator[str]:
 
 def _beside(work: WorkTimes) -> Iterator[str]:
     yield f"{short_time(work.pass_s)} for each pass, {short_time(work.batch_s)} for each batch"
+    if work.context_s:
+        yield f"{short_time(work.context_s)} for each layer of a batch with context off the device"
 
 
 def _kind(rows: int) -> str:

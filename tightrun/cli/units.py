@@ -7,6 +7,8 @@ import math
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DECIMAL = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
+DAYS_A_YEAR = 365
+
 
 def count(number: float) -> str:
     """A whole number with thousands separated: 12,408."""
@@ -90,7 +92,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span: 0.2 s, 12 s, 2 min 05 s, 3 h 12 min, 2 d 4 h."""
+    """A time span: 0.2 s, 12 s, 2 min 05 s, 3 h 12 min, 2 d 4 h, 3.2 years."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -103,6 +105,8 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {rest_min:02d} min"
     days, rest_h = divmod(hours, 24)
+    if days >= DAYS_A_YEAR:
+        return f"{days / DAYS_A_YEAR:,.1f} years"
     return f"{days} d {rest_h} h"
 
 

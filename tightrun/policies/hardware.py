@@ -16,8 +16,9 @@ class WorkTimes:
     `attended_bytes_per_s` is KV read by decode attention, `attended_flops_per_s` the rate of
     prefill's; beside them each layer's attention takes `attention_s`, its calls and small kernels,
     and each layer of a batch with context off the device `context_s` to send and fetch it.
-    `batch_s` and `pass_s` are what the host needs for every batch and every pass beside
-    them. `packed` says that weights were laid out beforehand, as resident ones are where that pays.
+    `batch_s` and `pass_s` are what the host needs for every batch and every pass beside them,
+    `disk_takes` the share of computing that is lost while the disk is read. `packed` says that
+    weights were laid out beforehand, as resident ones are where that pays.
     Never part of a bound.
     """
 
@@ -30,6 +31,7 @@ class WorkTimes:
     packed: bool = False
     attention_s: float = 0.0
     context_s: float = 0.0
+    disk_takes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Rates:
 
     `memory` is the device's, `host` the host's. `h2d` is host to device, `d2h` device to host,
     `duplex` both together while both run (0.0: no less than their sum), `disk` the reading of a
-    disk; 0.0 says that there is no such link, and what would cross it takes no time. `work` is None
+    disk; 0.0 says that there is no such link, and what would cross it takes no time.
+    `work` is None
     where nobody could time the model itself, as on a machine that is only described.
     """
 
@@ -50,6 +53,11 @@ class Rates:
     duplex_bytes_per_s: float = 0.0
     host_bytes_per_s: float = 0.0
     work: WorkTimes | None = None
+
+    @property
+    def disk_takes(self) -> float:
+        """The share of computing that is lost while the disk is read."""
+        return self.work.disk_takes if self.work is not None else 0.0
 
     def flops_at(self, rows: int) -> float:
         """FLOP/s of a matrix product of `rows` rows. Between two points time is a straight line:

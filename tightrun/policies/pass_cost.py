@@ -103,6 +103,7 @@ class PassCost:
             parts.append(self._batch(batch, tokens, written_bytes))
             reading_s += self.computing.reading_s(batch.rows, batch.context)
         times = len(batches) if self.policy.schedule == "sync" else 1
+        parts = self._beside_disk(parts, times, streaming)
         found = self._whole(parts, reading_s, times, streaming, ratio)
         if self.policy.host_attention != "beside":
             return found
@@ -120,7 +121,7 @@ class PassCost:
         written_bytes = self._kv_bytes - ratio * self._saved_bytes
         part = self._batch(batch, self._recomputed(batch, ratio, most_rows), written_bytes)
         return self._elapsed_s(
-            [part] * count,
+            self._beside_disk([part] * count, 1, streaming),
             streaming,
             streaming.weights_s * (not streaming.from_disk) + count * part.fetch_s,
             count * part.store_s,
@@ -164,6 +165,16 @@ class PassCost:
         total_s = self._elapsed_s(parts, streaming, in_s, out_s)
         busy_s = (max(0.0, computing_s - reading_s), reading_s, in_s, out_s, disk_s)
         return PassSeconds(total_s, busy_s, ratio)
+
+    def _beside_disk(
+        self, parts: list[BatchSeconds], times: int, streaming: Streaming
+    ) -> list[BatchSeconds]:
+        """The batches of a pass, slowed down by the reading of the disk."""
+        disk_s = streaming.weights_s if streaming.from_disk else streaming.disk_s
+        lost_s = self._rates.disk_takes * times * disk_s / len(parts)
+        if not lost_s:
+            return parts
+        return [part._replace(layers_s=part.layers_s + lost_s) for part in parts]
 
     def _elapsed_s(
         self, parts: Sequence[BatchSeconds], streaming: Streaming, in_s: float, out_s: float

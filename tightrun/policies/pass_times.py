@@ -28,7 +28,7 @@ class PassTimes:
         """Seconds of all products, all attention and the host, one batch after the other, by the
         split."""
         batches = [self._batch_s(batch) for batch in load.batches]
-        pass_s = self._computing.pass_s
+        pass_s = self._computing.pass_s + self.rates.disk_takes * self.disk_s(load)
         return lambda split: (
             pass_s + sum([seconds(tokens) for seconds, tokens in zip(batches, split, strict=True)])
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -15,6 +16,7 @@ from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.link_rates import links_running, with_links
 from tightrun.runtime.options import Machine
 from tightrun.runtime.rates import memory_bandwidth, probe_rates
+from tightrun.runtime.reading_probe import reading_takes
 from tightrun.runtime.work_probe import TimedModel, probe_work
 
 
@@ -62,4 +64,7 @@ def rates_of_model(
     if machine is not None and machine.flops and machine.device != "emulated":
         return rates
     with links_running(device):
-        return replace(rates, work=probe_work(model))
+        if model.shape.weight_bytes <= device.host_memory.budget // 2:
+            return replace(rates, work=probe_work(model))
+        takes = partial(reading_takes, device, disk_moves)
+        return replace(rates, work=probe_work(model, takes))

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel
 from tightrun.runtime.checkpoint import ModelSource
+from tightrun.runtime.cold import places
 from tightrun.runtime.fusing import fused
 from tightrun.runtime.imitation import fill_at_random, random_numbers
 from tightrun.runtime.inspection_streamed import learn_streamed
@@ -20,16 +21,22 @@ from tightrun.runtime.model import CutModel
 from tightrun.runtime.page_memory import zeros_unwritten
 from tightrun.runtime.prepack import prepack
 from tightrun.runtime.skeleton import Skeleton, open_skeleton
+from tightrun.runtime.slab_layout import LayerBindings
 from tightrun.runtime.work_probe import ROWS
+
+MOST_PLACES = 64
 
 
 class RandomLayers:
-    """Random numbers for the weights of a skeleton's layers, in memory for one of them."""
+    """Random numbers for the weights of a skeleton's layers, in memory for one of them: a small one
+    in so many places that no cache holds them all."""
 
     def __init__(self, skeleton: Skeleton, device: torch.device) -> None:
         self._skeleton, self._device = skeleton, device
         self._filled: int | None = None
-        self._place = torch.empty(0, dtype=torch.uint8, device=device)
+        self._places: list[torch.Tensor] = []
+        self._bindings: list[LayerBindings] = []
+        self._next = 0
 
     @contextmanager
     def loaded(self, layer: int) -> Iterator[None]:
@@ -37,19 +44,28 @@ class RandomLayers:
         layout = self._skeleton.layout(layer)
         if self._filled != layer:
             self.let_go()
-            self._place = torch.empty(layout.nbytes, dtype=torch.uint8, device=self._device)
-            fill_at_random(layout, self._place)
+            for _ in range(places(layout.nbytes, MOST_PLACES, self._device)):
+                place = torch.empty(layout.nbytes, dtype=torch.uint8, device=self._device)
+                fill_at_random(layout, place)
+                self._places.append(place)
+            self._bindings = [layout.bindings(place) for place in self._places]
             self._filled = layer
-        layout.bindings(self._place).bind()
+        self._bindings[0].bind()
         try:
             yield
         finally:
             bind_nothing(self._skeleton, layer)
 
+    def elsewhere(self, layer: int) -> int:
+        """The layer that is loaded, its weights in the next of the places."""
+        self._next = (self._next + 1) % len(self._bindings)
+        self._bindings[self._next].bind()
+        return layer
+
     def let_go(self) -> None:
         """Give the memory of the layer back."""
         self._filled = None
-        self._place = torch.empty(0, dtype=torch.uint8, device=self._device)
+        self._places, self._bindings = [], []
 
 
 class HollowModel:

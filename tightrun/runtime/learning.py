@@ -35,7 +35,7 @@ from tightrun.runtime.model_profile import profile_of, recipe_of_model
 from tightrun.runtime.options import EngineOptions
 from tightrun.runtime.prepack import can_prepack, prepack_head, second_head_bytes
 from tightrun.runtime.torch_device import use_processors
-from tightrun.runtime.work_probe import LOGIT_ROWS, TimedModel
+from tightrun.runtime.work_probe import LOGIT_ROWS, TimedModel, itself
 
 
 class LearningRefusedError(ValueError):
@@ -150,7 +150,11 @@ def random_model(
         if kernels is not None:
             fuse_head(cut.model, kernels)
 
-    return TimedModel(cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed, around)
+    # Weights that are laid out are so in one place.
+    elsewhere = itself if packed else layers.elsewhere
+    return TimedModel(
+        cut, shape, dtype, device.torch, kernel, block_tokens, loaded, packed, around, elsewhere
+    )
 
 
 def _is_described(options: EngineOptions) -> bool:

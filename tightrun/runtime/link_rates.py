@@ -6,15 +6,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 
 import torch
 
 from tightrun.policies.hardware import Rates
+from tightrun.runtime.cold import places
 from tightrun.runtime.device import Device, Link, Move, Urgency
 from tightrun.runtime.options import Machine
 
 PROBE_BYTES = 64 * 2**20
 PIECE = 4 * 2**20
+MOST_PIECES, SLOTS = 32, 2
 Sent = tuple[Link, Sequence[Move]]
 
 
@@ -65,17 +68,20 @@ def _measured(device: Device, *sent: Sent) -> float:
 
 @contextmanager
 def links_running(device: Device) -> Iterator[None]:
-    """Keep an emulated link in busy: its copies take some of the processor that computes."""
+    """Keep an emulated link in busy: its copies take some of the processor that computes, and come
+    from memory, not from its caches."""
     if device.kind != "emulated":
         yield
         return
     over = threading.Event()
-    here = torch.zeros(PIECE, dtype=torch.uint8)
-    there = torch.zeros(PIECE, dtype=torch.uint8)
+    here = torch.zeros(places(PIECE, MOST_PIECES, device.torch), PIECE, dtype=torch.uint8)
+    there = torch.zeros(SLOTS, PIECE, dtype=torch.uint8)
 
     def pump() -> None:
-        while not over.is_set():
-            device.settle(device.link_in.send([Move(here, there)], Urgency.STORE, "probe"))
+        for piece, slot in zip(cycle(here), cycle(there), strict=False):
+            if over.is_set():
+                return
+            device.settle(device.link_in.send([Move(piece, slot)], Urgency.STORE, "probe"))
 
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()

@@ -17,6 +17,7 @@ from tightrun.runtime.checkpoint import (
     load_config,
     load_model,
 )
+from tightrun.runtime.cold import in_turn
 from tightrun.runtime.engine_known import all_there, find_resident, held_beside, told
 from tightrun.runtime.fusing import fuse, fuse_head
 from tightrun.runtime.inspection import inspect_model, paged_attention
@@ -112,8 +113,9 @@ def _load_resident(
     accelerator = make_device(options, hardware, device, notify, faults=faults)
     if known is None:
         timed = TimedModel(
-            inspected.cut, shape, dtype, device, kernel, plan.block_tokens, all_there, packs
-        )
+            inspected.cut, shape, dtype, device, kernel, plan.block_tokens, all_there, packs,
+            elsewhere=in_turn(inspected.cut),
+        )  # fmt: skip
         known = find_resident(options, timed, accelerator, beside, notify)
     return LoadedModel(
         cut=inspected.cut,

@@ -22,16 +22,18 @@ from tightrun.policies.shape import ModelShape
 from tightrun.runtime.attention import AttentionKernel, AttentionSpec
 from tightrun.runtime.attention_probe import AttentionProbe
 from tightrun.runtime.batch import Batch
+from tightrun.runtime.cold import sweeper
 from tightrun.runtime.host_probe import host_seconds
 from tightrun.runtime.model import CutModel, LayerCall
 from tightrun.runtime.model_profile import kinds_of_layers
 from tightrun.runtime.projection import batch_of_tokens
 from tightrun.runtime.sampling import Sampler
 from tightrun.runtime.sequence import Sequence
-from tightrun.runtime.stopwatch import seconds_of
+from tightrun.runtime.stopwatch import seconds_of, seconds_of_each, seconds_once
 
 ROWS = (1, 4, 16, 64, 256, 1024, 2048)
 LOGIT_ROWS = (1, 4, 16, 64, 256)
+DECODE_ROWS = 16
 # A point that takes longer is the last one: more rows take as many times longer.
 SLOW_POINT_S = 0.2
 
@@ -40,13 +42,27 @@ def _nothing() -> None:
     """What surrounds the layers is there already."""
 
 
+def itself(layer: int) -> int:
+    """The layer's weights lie in one place only."""
+    return layer
+
+
+Takes = Callable[[Callable[[], object]], float]
+
+
+def _takes_nothing(_work: Callable[[], object]) -> float:
+    """No disk is read."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class TimedModel:
     """A cut model that can be timed.
 
     `loaded(layer)` holds a layer's weights where it computes, as it will in work: with fused norms,
-    and `packed` if its weights will be laid out beforehand. After `surround` no layer is asked for
-    any more, and what surrounds them is there in full: so that both need not be at once.
+    and `packed` if its weights will be laid out beforehand. `elsewhere(layer)` is a layer of the
+    same kind whose weights lie where they did not in the run before. After `surround` no layer is
+    asked for any more, and what surrounds them is there in full: so that both need not be at once.
     """
 
     cut: CutModel
@@ -58,10 +74,12 @@ class TimedModel:
     loaded: Callable[[int], AbstractContextManager[None]]
     packed: bool
     surround: Callable[[], None] = _nothing
+    elsewhere: Callable[[int], int] = itself
 
 
-def probe_work(model: TimedModel) -> WorkTimes:
-    """Times one layer of the kind that most layers are; changes nothing of the model."""
+def probe_work(model: TimedModel, takes: Takes = _takes_nothing) -> WorkTimes:
+    """Times one layer of the kind that most layers are; changes nothing of the model. `takes` tells
+    which share of some computing is lost while the disk is read."""
     layer = typical_layer(model)
     layers = model.shape.layers
     mean = sum(x.dense_parameters for x in layers) / len(layers)
@@ -72,6 +90,7 @@ def probe_work(model: TimedModel) -> WorkTimes:
         with torch.inference_mode():
             with model.loaded(layer):
                 layer_s = _layer_seconds(model, layer)
+                disk_takes = takes(_layer_run(model, layer, DECODE_ROWS))
             host_s = host_seconds(1, model.device)
             attention = AttentionProbe(
                 model.shape, layers[layer], asked[0], model.kernel, model.block_tokens,
@@ -90,6 +109,7 @@ def probe_work(model: TimedModel) -> WorkTimes:
                 pass_s=host_s,
                 packed=model.packed,
                 attention_s=call_s,
+                disk_takes=disk_takes,
             )
     finally:
         model.cut.answer_attention(before)
@@ -117,27 +137,32 @@ def _left_out(
 
 
 def _layer_seconds(model: TimedModel, layer: int) -> list[tuple[int, float]]:
-    points: list[tuple[int, float]] = []
+    works: list[Callable[[], None]] = []
     for rows in ROWS:
-        batch = _tokens(model, rows)
-        model.cut.prelude(batch)
-        first = batch.hidden
-
-        def run(batch: Batch = batch, first: torch.Tensor | None = first) -> None:
-            batch.hidden = first
-            model.cut.run_layer(layer, batch)
-
+        run = _layer_run(model, layer, rows)
         run()
-        points.append((rows, seconds_of(run, model.device)))
-        if points[-1][1] > SLOW_POINT_S:
+        works.append(run)
+        if seconds_once(run, model.device) > SLOW_POINT_S:
             break
-    return points
+    return list(zip(ROWS, seconds_of_each(works, model.device), strict=False))
+
+
+def _layer_run(model: TimedModel, layer: int, rows: int) -> Callable[[], None]:
+    batch = _tokens(model, rows)
+    model.cut.prelude(batch)
+    first = batch.hidden
+
+    def run() -> None:
+        batch.hidden = first
+        model.cut.run_layer(model.elsewhere(layer), batch)
+
+    return run
 
 
 def _head_seconds(model: TimedModel, host_s: float) -> list[tuple[int, float]]:
     """With what the host does for each sequence that gets a token, beyond the first."""
     sampler = Sampler(frozenset())
-    points: list[tuple[int, float]] = []
+    works: list[Callable[[], None]] = []
     for rows in LOGIT_ROWS:
         hidden = torch.randn(rows, model.shape.hidden, device=model.device).to(model.dtype)
         sequences = [
@@ -148,11 +173,14 @@ def _head_seconds(model: TimedModel, host_s: float) -> list[tuple[int, float]]:
             sampler.choose(model.cut.head(hidden), sequences)
 
         run()
-        own_s = seconds_of(run, model.device)
-        points.append((rows, own_s + host_seconds(rows, model.device) - host_s))
-        if own_s > SLOW_POINT_S:
+        works.append(run)
+        if seconds_once(run, model.device) > SLOW_POINT_S:
             break
-    return points
+    own_s = seconds_of_each(works, model.device, before=sweeper(model.device))
+    return [
+        (rows, seconds + host_seconds(rows, model.device) - host_s)
+        for rows, seconds in zip(LOGIT_ROWS, own_s, strict=False)
+    ]
 
 
 def _prelude_seconds(model: TimedModel) -> float:
