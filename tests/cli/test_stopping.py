@@ -7,11 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from tightrun.cli.exit_codes import ExitCode
-from tightrun.cli.stopping import SIGNALS, Stop, StoppedError, stop_on_signals, time_limit
+from tightrun.cli.stopping import (
+    SIGNALS,
+    Stop,
+    StoppedError,
+    slurm_seconds,
+    stop_on_signals,
+    time_limit,
+)
 
 
 def test_the_first_reason_stands() -> None:
@@ -93,6 +101,31 @@ def test_the_time_limit_stops_the_run() -> None:
 
 def test_a_run_that_ends_in_time_is_not_stopped() -> None:
     stop = Stop()
-    with time_limit(stop, 60):
+    with time_limit(stop, 60, {}):
         pass
     assert not stop.event.wait(0.05)
+
+
+@pytest.mark.parametrize(
+    ("end", "job", "left_s"),
+    [
+        ("1000100", "7", 100.0),
+        ("999999", "7", None),
+        ("1000100", None, None),
+        ("", "7", None),
+        ("Unknown", "7", None),
+        ("4294967294", "7", None),
+    ],
+)
+def test_the_end_of_a_slurm_job_is_read(end: str, job: str | None, left_s: float | None) -> None:
+    environment = {"SLURM_JOB_END_TIME": end} | ({"SLURM_JOB_ID": job} if job else {})
+    assert slurm_seconds(environment, 1_000_000.0) == left_s
+
+
+def test_a_run_stops_before_its_slurm_job_ends() -> None:
+    end = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 30)}
+    stop = Stop()
+    with time_limit(stop, 3600, end):
+        assert stop.event.wait(5)
+    assert stop.code is ExitCode.STOPPED
+    assert stop.reason == "60 s before the Slurm job ends (SLURM_JOB_END_TIME)"

@@ -18,6 +18,7 @@ from tests.faults.full_disks import REASONS, spoil_often
 from tests.faults.kills import kill_often
 from tests.faults.long_block import kill_in_a_long_block
 from tests.faults.runs import Runs, make_model
+from tests.faults.terms import stop_often
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="kill -9 at random moments")
     parser.add_argument("--cuts", type=int, default=0, help="power cuts")
+    parser.add_argument("--terms", type=int, default=0, help="stops by a signal, timed")
     parser.add_argument("--full", type=int, default=0, help="points at which the disk is full")
     parser.add_argument("--other", type=int, default=0, help="points for each other disk trouble")
     parser.add_argument("--flips", type=int, default=0, help="places at which a byte flips")
@@ -41,9 +43,11 @@ def main() -> None:
 def _all(asked: argparse.Namespace, runs: Runs, folder: Path, model: Path) -> None:
     where, seed = (runs, folder, model), asked.seed
     for way, share in (("greedy", 1), ("sampled", 0)):
-        kills, cuts, flips = ((n + share) // 2 for n in (asked.kills, asked.cuts, asked.flips))
+        several = (asked.kills, asked.cuts, asked.flips, asked.terms)
+        kills, cuts, flips, terms = ((n + share) // 2 for n in several)
         _tell(f"kills, {way}", kills, partial(kill_often, *where, way=way, seed=seed))
         _tell(f"power cuts, {way}", cuts, partial(cut_often, *where, way=way, seed=seed))
+        _tell(f"stops, {way}", terms, partial(stop_often, *where, way=way, seed=seed))
         _tell(f"flips, {way}", flips, partial(flip_often, *where, way=way, seed=seed))
     for trouble, reason in REASONS.items():
         points = asked.full if trouble == "ENOSPC" else asked.other

@@ -4,7 +4,8 @@ A misfortune is a mapping: `at` is one of `MOMENTS`, `nth` which time that comes
 how much later it strikes, `signal` what the process then gets. In the midst of a write, half of
 what was to be written is there. The time at which it struck is left in the file `mark`. With
 `disk`, the disk is another one: see `tests.faults.disks`. With `pass_s` a pass takes that much
-longer, and the file `passes` gets a line for each: when it ended, and how many tokens it drew.
+longer, and the file `passes` gets a line for each: when it ended, and how many tokens it drew. With
+`layer_s` every layer of a pass after the first one takes that long.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tightrun.cli.load_engine import load_engine
 from tightrun.cli.pass_log import PassLog
 from tightrun.core import StepRecord
 from tightrun.io.durable import Data, Disk
+from tightrun.runtime.batch import Batch
+from tightrun.runtime.model import CutModel
 
 Misfortune = Mapping[str, Any]
 
@@ -74,6 +77,8 @@ def arm(misfortune: Misfortune) -> None:
     """Sets it up; for the whole life of this process."""
     if "pass_s" in misfortune:
         _slow_passes(misfortune)
+    if "layer_s" in misfortune:
+        _slow_layers(float(misfortune["layer_s"]))
     if "disk" in misfortune:
         use_disk(FailingDisk(misfortune))
     elif "power_cut" in misfortune:
@@ -128,6 +133,23 @@ def _slow_passes(misfortune: Misfortune) -> None:
         time.sleep(float(misfortune["pass_s"]))
         step(log, record)
 
+    _put(PassLog, "step", stepping)
+
+
+def _slow_layers(seconds: float) -> None:
+    run_layer, step = CutModel.run_layer, PassLog.step
+    begun = threading.Event()
+
+    def running(cut: CutModel, layer: int, batch: Batch) -> None:
+        if begun.is_set():
+            time.sleep(seconds)
+        run_layer(cut, layer, batch)
+
+    def stepping(log: PassLog, record: StepRecord) -> None:
+        step(log, record)
+        begun.set()
+
+    _put(CutModel, "run_layer", running)
     _put(PassLog, "step", stepping)
 
 

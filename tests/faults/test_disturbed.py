@@ -13,6 +13,7 @@ from tests.faults.flips import flip_often
 from tests.faults.full_disks import spoil_often
 from tests.faults.kills import kill_often
 from tests.faults.misfortune import MOMENTS
+from tests.faults.terms import stop_often
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,12 @@ def test_a_disk_that_fails_is_named_and_nothing_is_lost(
 ) -> None:
     codes = spoil_often(world.runs, world.folder, world.model, points, trouble=trouble)
     assert codes.total() == points
+
+
+def test_a_signal_stops_a_run_in_any_phase_and_it_is_gone_on_with(world: World) -> None:
+    found = stop_often(world.runs, world.folder, world.model, 4, way="greedy", seed=1)
+    assert len(found.seconds) + found.ended_before == 4
+    assert found.seconds
 
 
 def test_bytes_that_flip_are_found_and_said_and_their_rows_run_again(world: World) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from tightrun.cli.exit_codes import ExitCode
 
+# A stop takes 20 s at most.
+SLURM_MARGIN_S = 60.0
+MOST_SLURM_S = 400 * 86400.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -88,20 +92,38 @@ class Stop:
 
 
 @contextmanager
-def time_limit(stop: Stop, seconds: float | None) -> Iterator[None]:
-    """Stops the run after `seconds`; None is no limit."""
-    if seconds is None:
+def time_limit(
+    stop: Stop, seconds: float | None, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Stops the run after `seconds` (None is no limit), or in time before its Slurm job ends, as
+    the `environment` (by default this process's) says."""
+    limits = [] if seconds is None else [(seconds, "the time limit (limits.time) was reached")]
+    left_s = slurm_seconds(os.environ if environment is None else environment, time.time())
+    if left_s is not None:
+        before = f"{SLURM_MARGIN_S:.0f} s before the Slurm job ends (SLURM_JOB_END_TIME)"
+        limits.append((max(0.0, left_s - SLURM_MARGIN_S), before))
+    if not limits:
         yield
         return
-    timer = threading.Timer(
-        seconds, stop.request, ("the time limit (limits.time) was reached", ExitCode.STOPPED)
-    )
+    after_s, reason = min(limits)
+    timer = threading.Timer(after_s, stop.request, (reason, ExitCode.STOPPED))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def slurm_seconds(environment: Mapping[str, str], now: float) -> float | None:
+    """Seconds from `now` (Unix time) to the end of the Slurm job this process is of; None if it is
+    of none that ends. Source: srun(1), SLURM_JOB_END_TIME."""
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    if not end.isdecimal() or "SLURM_JOB_ID" not in environment:
+        return None
+    left_s = int(end) - now
+    # A value from another job, or of a job without an end, is none to go by.
+    return left_s if 0 < left_s < MOST_SLURM_S else None
 
 
 @contextmanager
