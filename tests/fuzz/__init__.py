@@ -1,0 +1,1 @@
+"""Drawn input, for as long as is wanted."""
