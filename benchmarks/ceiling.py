@@ -2,13 +2,14 @@
 FLOPs are divided by to get its bound. Run as a program, it prints the rates as one JSON line.
 
 Each shape is tried as torch does it and with the weight laid out for oneDNN beforehand; on a
-processor without products in bfloat16, in float32.
+processor without products in bfloat16, in float32 and by tightrun's own kernel.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +19,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from benchmarks.report import say
+from tightrun.cli.load_engine import cache_folder
+from tightrun.runtime.kernels.cpu import CpuKernels
+from tightrun.runtime.kernels.products import linear
 from tightrun.runtime.prepack import has_bf16_products
 
 ROWS = (256, 512, 1024, 2048)
@@ -63,7 +68,9 @@ def products(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Product]:
     plain = partial(functional.linear, x, weight)
     if not has_bf16_products():
         widened = partial(functional.linear, x.float(), weight.float())
-        return {"plain": plain, "widened": widened}
+        kernels = CpuKernels.load(cache_folder(os.environ) / "kernels", say)
+        own = {} if kernels is None else {"kernel": partial(linear, kernels, x, weight)}
+        return {"plain": plain, "widened": widened, **own}
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[0])
     prepacked = partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], "")
     return {"plain": plain, "prepacked": prepacked}

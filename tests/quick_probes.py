@@ -7,7 +7,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from tightrun.runtime import context_probe, host_probe, link_rates, rates, stopwatch, work_probe
+from tightrun.runtime import (
+    cold,
+    context_probe,
+    host_probe,
+    link_rates,
+    rates,
+    reading_probe,
+    stopwatch,
+    work_probe,
+)
 
 
 @contextmanager
@@ -16,6 +25,10 @@ def quick_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stopwatch, "WINDOW_S", 0.0)
         patch.setattr(stopwatch, "WINDOWS", 1)
+        patch.setattr(reading_probe, "TURN_S", 0.005)
+        patch.setattr(reading_probe, "TURNS", 1)
+        patch.setattr(cold, "USUAL_BYTES", 2**20)
+        patch.setattr(cold, "CACHES", "nowhere")
         patch.setattr(rates, "SECONDS_PER_POINT", 0.0)
         patch.setattr(rates, "MEMORY_BYTES", 2**22)
         patch.setattr(host_probe, "PASSES", host_probe.COLD + 1)

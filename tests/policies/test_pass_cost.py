@@ -49,22 +49,39 @@ def test_sync_brings_the_weights_for_each_batch() -> None:
     assert found.busy_s[2] == pytest.approx(3 * 3e8 / TWO_CORES.h2d_bytes_per_s)
 
 
-def test_reading_the_disk_takes_its_share_of_computing() -> None:
-    batch = BatchCounts(8, 8, 100, 100)
+def beside(takes: float, loses: float) -> Rates:
     work = WorkTimes(((1, 1e-2), (64, 1e-2)), ((1, 1e-3),), 1e12, 1e12)
+    return replace(TWO_CORES, work=replace(work, disk_takes=takes, disk_loses=loses))
+
+
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_computing_and_reading_take_their_shares_from_each_other(from_disk: bool) -> None:
+    batch = BatchCounts(8, 8, 100, 100)
+    streaming = cost().streaming(12, 3e6, 1e8, 2, from_disk=from_disk)
     usual, slower = (
-        replace(TWO_CORES, work=replace(work, disk_takes=share)) for share in (0.0, 0.4)
+        cost(rates=rates).of_pass([batch] * 2, streaming)
+        for rates in (beside(0.0, 0.0), beside(0.4, 0.3))
     )
-    for from_disk in (False, True):
-        streaming = cost().streaming(12, 3e6, 1e8, 2, from_disk=from_disk)
-        alone, beside = (
-            cost(rates=rates).of_pass([batch] * 2, streaming) for rates in (usual, slower)
-        )
-        lost_s = 0.4 * alone.busy_s[4]
-        assert beside.busy_s[0] == pytest.approx(alone.busy_s[0] + lost_s)
-        assert beside.elapsed_s >= alone.busy_s[0] + lost_s
-    resident = [cost(rates=rates).of_pass([batch], RESIDENT) for rates in (usual, slower)]
-    assert resident[0] == resident[1]
+    computing_s, disk_s = sum(usual.busy_s[:2]), usual.busy_s[4]
+    assert sum(slower.busy_s[:2]) == pytest.approx(computing_s + 0.4 * disk_s / 0.7)
+    assert slower.busy_s[4] == pytest.approx(disk_s + 0.3 * computing_s / 0.6)
+    assert slower.elapsed_s >= max(slower.busy_s)
+
+
+def test_without_a_disk_nothing_is_taken() -> None:
+    batch = BatchCounts(8, 8, 100, 100)
+    found = [
+        cost(rates=rates).of_pass([batch], RESIDENT)
+        for rates in (beside(0.0, 0.0), beside(0.4, 0.3))
+    ]
+    assert found[0] == found[1]
+
+
+def test_both_ways_to_reckon_meet_where_computing_and_reading_end_together() -> None:
+    rates = beside(0.4, 0.3)
+    computing_s = 1.0
+    compute_s, disk_s = rates.beside_disk(computing_s, 0.7 * computing_s / 0.6)
+    assert compute_s == pytest.approx(disk_s)
 
 
 def test_context_off_the_device_takes_the_host_some_time_in_every_layer() -> None:

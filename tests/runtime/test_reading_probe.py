@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 
 from tightrun.runtime import reading_probe
 from tightrun.runtime.device import FileRange, Move
-from tightrun.runtime.reading_probe import MOST, reading_takes
+from tightrun.runtime.reading_probe import MOST, PIECE, lost_beside
 
-SIZE = 130 * 2**20
+SIZE = 2 * PIECE + 2**20
 
 
 class Disk:
@@ -44,12 +45,18 @@ def moves() -> list[Move]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_probe, "TURN_S", 0.05)
+    monkeypatch.setattr(reading_probe, "TURNS", 3)
 
 
 def told(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
     """The work runs so often a second, turn by turn."""
     found = iter(rates)
-    monkeypatch.setattr(reading_probe, "_runs_per_s", lambda _work: next(found))
+
+    def runs(_work: object) -> float:
+        time.sleep(0.01)
+        return next(found)
+
+    monkeypatch.setattr(reading_probe, "_runs_per_s", runs)
 
 
 @pytest.mark.parametrize(
@@ -60,25 +67,33 @@ def told(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
         ((100, 1, 100, 1, 100, 1), MOST),
     ],
 )
-def test_the_share_is_the_median_of_the_turns(
+def test_what_computing_loses_is_the_median_of_the_turns(
     monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], takes: float
 ) -> None:
     told(monkeypatch, *rates)
-    assert reading_takes(device_with(Disk()), moves(), lambda: None) == pytest.approx(takes)
+    lost, loses = lost_beside(device_with(Disk()), moves(), 1.0, lambda: None)
+    assert lost == pytest.approx(takes)
+    assert loses == 0.0  # a byte a second is not hard to read
+
+
+def test_what_the_disk_loses_leaves_computing_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, 100, 70, 100, 70, 100, 70)
+    _, loses = lost_beside(device_with(Disk()), moves(), 1e18, lambda: None)
+    assert loses == pytest.approx(0.7)
 
 
 def test_all_is_read_in_pieces_in_order() -> None:
     disk = Disk()
-    reading_takes(device_with(disk), moves(), lambda: disk.busy.wait(5) and None)
-    # A turn may end before all is read, and the next one begins anew.
-    last = max(i for i, m in enumerate(disk.moves) if m.source.offset == 4096 + 128 * 2**20)
+    lost_beside(device_with(disk), moves(), 1.0, lambda: time.sleep(0.01))
+    last = max(i for i, m in enumerate(disk.moves) if m.source.offset == 4096 + 2 * PIECE)
     first = disk.moves[last - 2 : last + 1]
-    assert [m.source.offset for m in first] == [4096, 4096 + 64 * 2**20, 4096 + 128 * 2**20]
+    assert [m.source.offset for m in first] == [4096, 4096 + PIECE, 4096 + 2 * PIECE]
     assert sum(m.source.nbytes for m in first) == SIZE
     assert [m.target.numel() for m in first] == [m.source.nbytes for m in first]
 
 
 def test_where_nothing_is_read_nothing_is_lost() -> None:
     refused: Callable[[], object] = lambda: pytest.fail("there is nothing to measure")  # noqa: E731
-    assert reading_takes(device_with(Disk()), [], refused) == 0.0
-    assert reading_takes(device_with(Disk(), "meta"), moves(), refused) == 0.0
+    assert lost_beside(device_with(Disk()), [], 1e9, refused) == (0.0, 0.0)
+    assert lost_beside(device_with(Disk(), "meta"), moves(), 1e9, refused) == (0.0, 0.0)
+    assert lost_beside(device_with(Disk()), moves(), 0.0, refused) == (0.0, 0.0)

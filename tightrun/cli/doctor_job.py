@@ -108,7 +108,8 @@ def _how(measured: Measured | None, work: WorkTimes | None) -> Iterator[str]:
 
 def _taken(rates: Rates) -> Iterator[str]:
     if rates.disk_takes:
-        yield f"reading the disk takes {units.percent(rates.disk_takes)} of computing meanwhile"
+        takes, loses = units.percent(rates.disk_takes), units.percent(rates.disk_loses)
+        yield f"reading the disk takes {takes} of computing meanwhile, and loses {loses} to it"
 
 
 def _products(rates: Rates, shape: ModelShape) -> Iterator[str]:

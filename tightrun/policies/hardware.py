@@ -17,7 +17,8 @@ class WorkTimes:
     prefill's; beside them each layer's attention takes `attention_s`, its calls and small kernels,
     and each layer of a batch with context off the device `context_s` to send and fetch it.
     `batch_s` and `pass_s` are what the host needs for every batch and every pass beside them,
-    `disk_takes` the share of computing that is lost while the disk is read. `packed` says that
+    `disk_takes` the share of computing that is lost while the disk is read, `disk_loses` that of
+    the disk's rate that is lost while something is computed. `packed` says that
     weights were laid out beforehand, as resident ones are where that pays.
     Never part of a bound.
     """
@@ -32,6 +33,7 @@ class WorkTimes:
     attention_s: float = 0.0
     context_s: float = 0.0
     disk_takes: float = 0.0
+    disk_loses: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,21 @@ class Rates:
     def disk_takes(self) -> float:
         """The share of computing that is lost while the disk is read."""
         return self.work.disk_takes if self.work is not None else 0.0
+
+    @property
+    def disk_loses(self) -> float:
+        """The share of the disk's rate that is lost while something is computed."""
+        return self.work.disk_loses if self.work is not None else 0.0
+
+    def beside_disk(self, compute_s: float, disk_s: float) -> tuple[float, float]:
+        """Seconds of computing and of reading, each as it is alone, beside one another.
+
+        What is over first runs beside the other all the time, and takes its share from it.
+        """
+        if not disk_s:
+            return compute_s, 0.0
+        takes, loses = self.disk_takes, self.disk_loses
+        return compute_s + takes * disk_s / (1 - loses), disk_s + loses * compute_s / (1 - takes)
 
     def flops_at(self, rows: int) -> float:
         """FLOP/s of a matrix product of `rows` rows. Between two points time is a straight line:

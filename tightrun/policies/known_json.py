@@ -10,7 +10,7 @@ from tightrun.policies.hardware import Rates
 from tightrun.policies.profile import Known, Measured, ModelProfile
 
 # Raised whenever the numbers mean something else than before, or are found in another way.
-VERSION = 6
+VERSION = 7
 
 T = TypeVar("T")
 

@@ -103,7 +103,7 @@ class PassCost:
             parts.append(self._batch(batch, tokens, written_bytes))
             reading_s += self.computing.reading_s(batch.rows, batch.context)
         times = len(batches) if self.policy.schedule == "sync" else 1
-        parts = self._beside_disk(parts, times, streaming)
+        parts, streaming = self._beside_disk(parts, times, streaming)
         found = self._whole(parts, reading_s, times, streaming, ratio)
         if self.policy.host_attention != "beside":
             return found
@@ -120,8 +120,9 @@ class PassCost:
         ratio = self._ratio(batch, count, streaming, most_rows)
         written_bytes = self._kv_bytes - ratio * self._saved_bytes
         part = self._batch(batch, self._recomputed(batch, ratio, most_rows), written_bytes)
+        parts, streaming = self._beside_disk([part] * count, 1, streaming)
         return self._elapsed_s(
-            self._beside_disk([part] * count, 1, streaming),
+            parts,
             streaming,
             streaming.weights_s * (not streaming.from_disk) + count * part.fetch_s,
             count * part.store_s,
@@ -168,13 +169,19 @@ class PassCost:
 
     def _beside_disk(
         self, parts: list[BatchSeconds], times: int, streaming: Streaming
-    ) -> list[BatchSeconds]:
-        """The batches of a pass, slowed down by the reading of the disk."""
-        disk_s = streaming.weights_s if streaming.from_disk else streaming.disk_s
-        lost_s = self._rates.disk_takes * times * disk_s / len(parts)
-        if not lost_s:
-            return parts
-        return [part._replace(layers_s=part.layers_s + lost_s) for part in parts]
+    ) -> tuple[list[BatchSeconds], Streaming]:
+        """The batches of a pass and the reading of its weights, each slowed down by the other."""
+        disk_s = times * (streaming.weights_s if streaming.from_disk else streaming.disk_s)
+        if not disk_s or self._rates.work is None:
+            return parts, streaming
+        computing_s = self.computing.pass_s + sum(x.layers_s + x.head_s for x in parts)
+        compute_s, beside_s = self._rates.beside_disk(computing_s, disk_s)
+        more_s = (compute_s - computing_s) / len(parts)
+        parts = [part._replace(layers_s=part.layers_s + more_s) for part in parts]
+        each_s = beside_s / times
+        if streaming.from_disk:
+            return parts, streaming._replace(weights_s=each_s)
+        return parts, streaming._replace(disk_s=each_s)
 
     def _elapsed_s(
         self, parts: Sequence[BatchSeconds], streaming: Streaming, in_s: float, out_s: float

@@ -28,7 +28,8 @@ class PassTimes:
         """Seconds of all products, all attention and the host, one batch after the other, by the
         split."""
         batches = [self._batch_s(batch) for batch in load.batches]
-        pass_s = self._computing.pass_s + self.rates.disk_takes * self.disk_s(load)
+        beside_s, _ = self.rates.beside_disk(0.0, self.disk_s(load))
+        pass_s = self._computing.pass_s + beside_s
         return lambda split: (
             pass_s + sum([seconds(tokens) for seconds, tokens in zip(batches, split, strict=True)])
         )
@@ -50,7 +51,7 @@ class PassTimes:
         return seconds_on(nbytes, self.rates.d2h_bytes_per_s)
 
     def disk_s(self, load: PassLoad) -> float:
-        """Seconds of the weights that come from the disk."""
+        """Seconds of the weights that come from the disk, with nothing beside."""
         return seconds_on(load.weight_bytes_disk, self.rates.disk_bytes_per_s)
 
     def of_pass(self, load: PassLoad, split: Sequence[int], share: float) -> PassBound:
@@ -58,12 +59,15 @@ class PassTimes:
         present = load.present
         computed = tuple(map(max, present, split))
         returned = sum(max(0, p - s) for p, s in zip(present, split, strict=True))
+        compute_s, disk_s = self.compute_s(load)(computed), self.disk_s(load)
+        lost_s, _ = self.rates.beside_disk(0.0, disk_s)
+        _, disk_s = self.rates.beside_disk(compute_s - lost_s, disk_s)
         return PassBound(
-            self.compute_s(load)(computed),
+            compute_s,
             0.0,
             self.link_in_s(load, computed),
             self.link_out_s(load, share, returned),
-            self.disk_s(load),
+            disk_s,
         )
 
     def _batch_s(self, batch: BatchLoad) -> Callable[[int], float]:

@@ -16,7 +16,7 @@ from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.link_rates import links_running, with_links
 from tightrun.runtime.options import Machine
 from tightrun.runtime.rates import memory_bandwidth, probe_rates
-from tightrun.runtime.reading_probe import reading_takes
+from tightrun.runtime.reading_probe import lost_beside
 from tightrun.runtime.work_probe import TimedModel, probe_work
 
 
@@ -66,5 +66,5 @@ def rates_of_model(
     with links_running(device):
         if model.shape.weight_bytes <= device.host_memory.budget // 2:
             return replace(rates, work=probe_work(model))
-        takes = partial(reading_takes, device, disk_moves)
-        return replace(rates, work=probe_work(model, takes))
+        lost = partial(lost_beside, device, disk_moves, rates.disk_bytes_per_s)
+        return replace(rates, work=probe_work(model, lost))

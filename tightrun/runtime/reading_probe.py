@@ -1,5 +1,5 @@
-"""What reading a disk takes from computing, where the processor that reads also computes: the
-system's part of a read, and the threads that wait for it."""
+"""What reading a disk and computing take from each other, where one processor does both: the
+system's part of a read, the threads that wait for it, and the memory both need."""
 
 from __future__ import annotations
 
@@ -9,30 +9,39 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
-from tightrun.runtime.device import Device, FileRange, Move, Urgency
+from tightrun.runtime.device import Device, FileRange, Move, Transfer, Urgency
 
 # Turns, with reading and without: a machine changes its speed meanwhile.
-TURN_S = 0.15
+TURN_S = 0.3
 TURNS = 3
 MOST = 0.9
 # What ends a turn is waited for.
-PIECE = 64 * 2**20
+PIECE = 16 * 2**20
 
 
-def reading_takes(device: Device, disk_moves: Sequence[Move], work: Callable[[], object]) -> float:
-    """The share of computing, `work` over and over, that is lost while the disk is read: 0 to MOST.
+def lost_beside(
+    device: Device, disk_moves: Sequence[Move], bytes_per_s: float, work: Callable[[], object]
+) -> tuple[float, float]:
+    """The shares, 0 to MOST, of computing (`work` over and over) that is lost while the disk is
+    read, and of the disk's `bytes_per_s` that is lost while something is computed.
 
-    0.0 on a GPU, which computes while the processor reads.
+    None is lost on a GPU, which computes while the processor reads.
     """
-    if device.torch.type != "cpu" or not disk_moves:
-        return 0.0
+    if device.torch.type != "cpu" or not disk_moves or not bytes_per_s:
+        return 0.0, 0.0
     work()
-    lost = []
+    computing, reading = [], []
     for _ in range(TURNS):
         alone = _runs_per_s(work)
-        with _reading(device, disk_moves):
-            lost.append(1 - _runs_per_s(work) / alone)
-    return min(MOST, max(0.0, median(lost)))
+        with _reading(device, disk_moves) as read:
+            computing.append(1 - _runs_per_s(work) / alone)
+        reading.append(1 - read.bytes_per_s / bytes_per_s)
+    takes = _share(median(computing))
+    return takes, min(_share(median(reading)), 1 - takes)
+
+
+def _share(lost: float) -> float:
+    return min(MOST, max(0.0, lost))
 
 
 def _runs_per_s(work: Callable[[], object]) -> float:
@@ -43,24 +52,46 @@ def _runs_per_s(work: Callable[[], object]) -> float:
     return runs / seconds
 
 
-@contextmanager
-def _reading(device: Device, moves: Sequence[Move]) -> Iterator[None]:
-    """The disk is read, without a pause, as long as this lasts."""
-    over = threading.Event()
+class _Read:
+    """What was read, and in how many seconds."""
 
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self.seconds = 0.0
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self.nbytes / self.seconds if self.seconds else 0.0
+
+
+@contextmanager
+def _reading(device: Device, moves: Sequence[Move]) -> Iterator[_Read]:
+    """The disk is read, without a pause, as long as this lasts."""
+    over, read = threading.Event(), _Read()
     pieces = [piece for move in moves for piece in _pieces(move)]
 
-    def read() -> None:
-        while not over.is_set():
-            for move in pieces:
-                device.settle(device.disk.send([move], Urgency.STORE, "probe"))
-                if over.is_set():
-                    return
+    def send(number: int) -> Transfer:
+        piece = pieces[number % len(pieces)]
+        return device.disk.send([piece], Urgency.STORE, "probe")
 
-    thread = threading.Thread(target=read, daemon=True)
+    def keep_reading() -> None:
+        began, number = time.perf_counter(), 0
+        coming = send(number)
+        while True:
+            number += 1
+            # The next one is sent for before this one is there: the disk never waits.
+            under_way, coming = coming, send(number)
+            device.settle(under_way)
+            read.nbytes += pieces[(number - 1) % len(pieces)].nbytes
+            read.seconds = time.perf_counter() - began
+            if over.is_set():
+                device.settle(coming)
+                return
+
+    thread = threading.Thread(target=keep_reading, daemon=True)
     thread.start()
     try:
-        yield
+        yield read
     finally:
         over.set()
         thread.join()

@@ -47,12 +47,12 @@ def itself(layer: int) -> int:
     return layer
 
 
-Takes = Callable[[Callable[[], object]], float]
+Lost = Callable[[Callable[[], object]], tuple[float, float]]
 
 
-def _takes_nothing(_work: Callable[[], object]) -> float:
+def _nothing_lost(_work: Callable[[], object]) -> tuple[float, float]:
     """No disk is read."""
-    return 0.0
+    return 0.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class TimedModel:
     elsewhere: Callable[[int], int] = itself
 
 
-def probe_work(model: TimedModel, takes: Takes = _takes_nothing) -> WorkTimes:
-    """Times one layer of the kind that most layers are; changes nothing of the model. `takes` tells
-    which share of some computing is lost while the disk is read."""
+def probe_work(model: TimedModel, lost: Lost = _nothing_lost) -> WorkTimes:
+    """Times one layer of the kind that most layers are; changes nothing of the model. `lost` tells
+    what some computing and the reading of the disk lose beside each other."""
     layer = typical_layer(model)
     layers = model.shape.layers
     mean = sum(x.dense_parameters for x in layers) / len(layers)
@@ -90,7 +90,7 @@ def probe_work(model: TimedModel, takes: Takes = _takes_nothing) -> WorkTimes:
         with torch.inference_mode():
             with model.loaded(layer):
                 layer_s = _layer_seconds(model, layer)
-                disk_takes = takes(_layer_run(model, layer, DECODE_ROWS))
+                disk_takes, disk_loses = lost(_layer_run(model, layer, DECODE_ROWS))
             host_s = host_seconds(1, model.device)
             attention = AttentionProbe(
                 model.shape, layers[layer], asked[0], model.kernel, model.block_tokens,
@@ -110,6 +110,7 @@ def probe_work(model: TimedModel, takes: Takes = _takes_nothing) -> WorkTimes:
                 packed=model.packed,
                 attention_s=call_s,
                 disk_takes=disk_takes,
+                disk_loses=disk_loses,
             )
     finally:
         model.cut.answer_attention(before)
