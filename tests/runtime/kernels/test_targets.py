@@ -11,6 +11,7 @@ from tightrun.runtime.kernels.abi import open_library, torch_openmp
 from tightrun.runtime.kernels.build import KernelsUnavailableError, build
 from tightrun.runtime.kernels.cpu import CpuKernels
 from tightrun.runtime.kernels.elementwise import rms_norm, silu_mul
+from tightrun.runtime.kernels.products import linear
 
 NEEDS = {"x86-64": "sse2", "haswell": "avx2", "skylake-avx512": "avx512vl"}
 
@@ -44,6 +45,14 @@ def test_elementwise_on_every_target(target_kernels):
     )
     expected = torch.nn.functional.rms_norm(gate, (100,), up[0], 1e-5)
     torch.testing.assert_close(rms_norm(target_kernels, gate, up[0], 1e-5), expected)
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1, 16, 3), (7, 1100, 49), (40, 900, 50)])
+def test_products_on_every_target(target_kernels, rows, inner, columns):
+    x, weight = torch.randn(rows, inner).bfloat16(), torch.randn(columns, inner).bfloat16()
+    expected = (x.double() @ weight.double().T).bfloat16()
+    found = linear(target_kernels, x, weight)
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-3)
 
 
 def test_a_target_the_compiler_does_not_know_is_an_error(tmp_path, compiler):
