@@ -40,8 +40,8 @@ def test_a_disk_that_fails_is_named_and_nothing_is_lost(
 
 
 def test_a_signal_stops_a_run_in_any_phase_and_it_is_gone_on_with(world: World) -> None:
-    found = stop_often(world.runs, world.folder, world.model, 4, way="greedy", seed=1)
-    assert len(found.seconds) + found.ended_before == 4
+    found = stop_often(world.runs, world.folder, world.model, 2, way="greedy", seed=1)
+    assert len(found.seconds) + found.ended_before == 2
     assert found.seconds
 
 

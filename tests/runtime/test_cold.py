@@ -43,11 +43,11 @@ def test_without_a_word_of_the_system_it_is_a_usual_one(tmp_path: Path) -> None:
 
 def test_small_weights_lie_in_many_places_and_large_ones_in_one() -> None:
     size = cache_bytes()
-    assert places(2 * size, 40, CPU) == 1
-    assert places(size // 2, 40, CPU) == 4
-    assert places(16, 7, CPU) == 7
-    assert places(0, 7, CPU) == 1
-    assert places(16, 7, torch.device("meta")) == 1
+    assert places(2 * size, 4 * size, CPU) == 1
+    assert places(size // 2, 4 * size, CPU) == 4
+    assert places(size // 2, size, CPU) == 1
+    assert places(0, 0, CPU) == 1
+    assert places(16, 4 * size, torch.device("meta")) == 1
 
 
 def test_layers_of_a_kind_take_turns() -> None:
@@ -61,5 +61,8 @@ def test_layers_of_a_kind_take_turns() -> None:
 
 def test_a_sweep_touches_more_than_the_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold, "cache_bytes", lambda: 64)
-    sweeper(CPU)()
-    sweeper(torch.device("meta"))()
+    sweep = sweeper(CPU, 65)
+    assert sweep is not None
+    sweep()
+    assert sweeper(CPU, 64) is None
+    assert sweeper(torch.device("meta"), 65) is None

@@ -26,12 +26,12 @@ def cache_bytes(root: Path = Path("/")) -> int:
     return max(found, default=USUAL_BYTES)
 
 
-def places(nbytes: int, most: int, device: torch.device) -> int:
-    """How many weights of so many bytes, used in turns, do not find themselves in a cache again;
-    at most `most`. On a GPU one: its layers are larger than its caches."""
-    if device.type != "cpu" or not nbytes:
+def places(nbytes: int, all_bytes: int, device: torch.device) -> int:
+    """How many weights of so many bytes, used in turns, do not find themselves in a cache again.
+    One where `all_bytes` of a model stay in it, and on a GPU, whose layers are larger."""
+    if device.type != "cpu" or not nbytes or all_bytes <= cache_bytes():
         return 1
-    return max(1, min(most, -(-2 * cache_bytes() // nbytes)))
+    return max(1, -(-2 * cache_bytes() // nbytes))
 
 
 def in_turn(cut: CutModel) -> Callable[[int], int]:
@@ -43,10 +43,11 @@ def in_turn(cut: CutModel) -> Callable[[int], int]:
     return lambda layer: next(alike[kinds[layer]])
 
 
-def sweeper(device: torch.device) -> Callable[[], None]:
-    """Drives what was used out of the processor's caches; does nothing on a GPU."""
-    if device.type != "cpu":
-        return lambda: None
+def sweeper(device: torch.device, weight_bytes: int) -> Callable[[], None] | None:
+    """Drives what was used out of the processor's caches; None on a GPU, or where all weights of
+    the model stay in them."""
+    if device.type != "cpu" or weight_bytes <= cache_bytes():
+        return None
     swept = torch.zeros(2 * cache_bytes(), dtype=torch.uint8)
 
     def sweep() -> None:

@@ -24,8 +24,6 @@ from tightrun.runtime.skeleton import Skeleton, open_skeleton
 from tightrun.runtime.slab_layout import LayerBindings
 from tightrun.runtime.work_probe import ROWS
 
-MOST_PLACES = 64
-
 
 class RandomLayers:
     """Random numbers for the weights of a skeleton's layers, in memory for one of them: a small one
@@ -44,7 +42,7 @@ class RandomLayers:
         layout = self._skeleton.layout(layer)
         if self._filled != layer:
             self.let_go()
-            for _ in range(places(layout.nbytes, MOST_PLACES, self._device)):
+            for _ in range(places(layout.nbytes, self._all_bytes(), self._device)):
                 place = torch.empty(layout.nbytes, dtype=torch.uint8, device=self._device)
                 fill_at_random(layout, place)
                 self._places.append(place)
@@ -55,6 +53,10 @@ class RandomLayers:
             yield
         finally:
             bind_nothing(self._skeleton, layer)
+
+    def _all_bytes(self) -> int:
+        layers = range(len(self._skeleton.layers))
+        return sum(self._skeleton.slab_bytes(layer) for layer in layers)
 
     def elsewhere(self, layer: int) -> int:
         """The layer that is loaded, its weights in the next of the places."""

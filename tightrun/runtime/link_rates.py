@@ -17,7 +17,7 @@ from tightrun.runtime.options import Machine
 
 PROBE_BYTES = 64 * 2**20
 PIECE = 4 * 2**20
-MOST_PIECES, SLOTS = 32, 2
+ALL_PIECES, SLOTS = 2**40, 2
 Sent = tuple[Link, Sequence[Move]]
 
 
@@ -74,7 +74,7 @@ def links_running(device: Device) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    here = torch.zeros(places(PIECE, MOST_PIECES, device.torch), PIECE, dtype=torch.uint8)
+    here = torch.zeros(places(PIECE, ALL_PIECES, device.torch), PIECE, dtype=torch.uint8)
     there = torch.zeros(SLOTS, PIECE, dtype=torch.uint8)
 
     def pump() -> None:

@@ -177,7 +177,9 @@ def _head_seconds(model: TimedModel, host_s: float) -> list[tuple[int, float]]:
         works.append(run)
         if seconds_once(run, model.device) > SLOW_POINT_S:
             break
-    own_s = seconds_of_each(works, model.device, before=sweeper(model.device))
+    own_s = seconds_of_each(
+        works, model.device, before=sweeper(model.device, model.shape.weight_bytes)
+    )
     return [
         (rows, seconds + host_seconds(rows, model.device) - host_s)
         for rows, seconds in zip(LOGIT_ROWS, own_s, strict=False)
