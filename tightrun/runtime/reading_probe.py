@@ -25,7 +25,7 @@ def lost_beside(
     """The shares, 0 to MOST, of computing (`work` over and over) that is lost while the disk is
     read, and of the disk's `bytes_per_s` that is lost while something is computed.
 
-    None is lost on a GPU, which computes while the processor reads.
+    None is lost on a GPU, which computes while the processor reads. Raises what a read raises.
     """
     if device.torch.type != "cpu" or not disk_moves or not bytes_per_s:
         return 0.0, 0.0
@@ -53,11 +53,12 @@ def _runs_per_s(work: Callable[[], object]) -> float:
 
 
 class _Read:
-    """What was read, and in how many seconds."""
+    """What was read, in how many seconds, and the error that ended it."""
 
     def __init__(self) -> None:
         self.nbytes = 0
         self.seconds = 0.0
+        self.error: Exception | None = None
 
     @property
     def bytes_per_s(self) -> float:
@@ -88,13 +89,21 @@ def _reading(device: Device, moves: Sequence[Move]) -> Iterator[_Read]:
                 device.settle(coming)
                 return
 
-    thread = threading.Thread(target=keep_reading, daemon=True)
+    def run() -> None:
+        try:
+            keep_reading()
+        except Exception as error:  # it is raised by whoever waits
+            read.error = error
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield read
     finally:
         over.set()
         thread.join()
+    if read.error is not None:
+        raise read.error
 
 
 def _pieces(move: Move) -> Iterator[Move]:
