@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tightrun.io.input_types import InputError
+from tightrun.io.input_types import InputError, UnkeptError
 from tightrun.io.spool import Spool, compression_of
 
 LINES = b'{"prompt": "a"}\n' * 1000
@@ -110,5 +110,5 @@ def test_a_bomb_stops_before_the_disk_is_full(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"standard input cannot be copied to .*stdin\.jsonl"):
+    with pytest.raises(UnkeptError, match=r"standard input cannot be copied to .*stdin\.jsonl"):
         Spool(tmp_path / "spool" / "input").standard_input(io.BytesIO(LINES))

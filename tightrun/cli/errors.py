@@ -12,6 +12,7 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
     and is named with its kind and the place of its traceback.
     """
     from tightrun.cli.engine_seam import RefusedError
+    from tightrun.io.input_types import UnkeptError
     from tightrun.io.inputs import InputError
     from tightrun.io.job import JobError
     from tightrun.io.lock import LockedError, LostError
@@ -23,7 +24,7 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
         return str(error), ExitCode.USAGE
     if isinstance(error, (LockedError, LostError)):
         return f"tightrun: {error}", ExitCode.LOCKED
-    if isinstance(error, (UnwritableError, RemoteError)):
+    if isinstance(error, (UnkeptError, UnwritableError, RemoteError)):
         return f"tightrun: {error}", ExitCode.INTERNAL_ERROR
     if isinstance(error, (InputError, OutputError, RefusedError)):
         return f"tightrun: {error}", ExitCode.USAGE

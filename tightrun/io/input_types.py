@@ -20,6 +20,10 @@ class InputError(ValueError):
     """The input cannot be used as it is; the message says where and what to do about it."""
 
 
+class UnkeptError(InputError):
+    """The disk refused a copy of the input, which is not the job's fault."""
+
+
 class BadRowError(ValueError):
     """A row that cannot be executed: a code of `core.ERROR_CODES`, and why."""
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 
 from tightrun.io.durable import OWNER_ONLY, Disk
-from tightrun.io.input_types import InputError
+from tightrun.io.input_types import InputError, UnkeptError
 from tightrun.io.remote import RemoteFile
 
 Compression = Literal["gzip", "zstd"]
@@ -123,7 +123,8 @@ class Spool:
                         raise InputError(self._too_large(name, allowed))
                     file.write(chunk)
         except OSError as error:
-            raise InputError(f"{name} cannot be copied to {target}: {error.strerror}") from error
+            why = f"{name} cannot be copied to {target}: {error.strerror}"
+            raise UnkeptError(f"{why}; make room there, or put output.path elsewhere") from error
 
     def _too_large(self, name: str, allowed: int) -> str:
         return (
