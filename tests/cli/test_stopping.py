@@ -68,6 +68,27 @@ def test_the_second_signal_exits_at_once() -> None:
     assert ended.returncode == ExitCode.SECOND_INTERRUPT
 
 
+def test_the_time_limit_breaks_into_a_phase_that_has_nothing_to_save() -> None:
+    stop, began_s = Stop(), time.monotonic()
+    with (
+        stop_on_signals(stop, first=lambda _name: None, last=lambda: None),
+        time_limit(stop, 0.05),
+        pytest.raises(StoppedError),
+        stop.nothing_to_save(),
+    ):
+        time.sleep(30)
+    assert stop.code == ExitCode.STOPPED
+    assert time.monotonic() - began_s < 20
+
+
+def test_the_time_limit_breaks_into_nothing_else() -> None:
+    stop = Stop()
+    with stop_on_signals(stop, first=lambda _name: None, last=lambda: None):
+        with time_limit(stop, 0.01):
+            time.sleep(0.1)
+        assert stop.event.is_set()
+
+
 def test_a_signal_breaks_into_a_phase_that_has_nothing_to_save() -> None:
     stop = Stop()
     with (

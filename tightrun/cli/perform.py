@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tightrun.cli.errors import explain
+from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.log_format import LogFormat
 from tightrun.cli.run import RunOptions, run_job
 from tightrun.cli.start_engine import start_engine
-from tightrun.cli.stopping import Stop, stop_on_signals
+from tightrun.cli.stopping import Stop, StoppedError, stop_on_signals
 from tightrun.cli.summary import Summary
 from tightrun.cli.views import View, open_view
 from tightrun.cli.worker_places import worker_places
@@ -46,8 +47,9 @@ def perform_shown(
     """The same, shown in a view and ended by a stop that are given."""
 
     def run() -> Summary:
-        job = load_job(source, overrides=overrides)
         with stop_on_signals(stop, first=_teller(view), last=view.abort):
+            with stop.nothing_to_save():
+                job = load_job(source, overrides=overrides)
             return _run_here(job, options, view, stop)
 
     return _exit_code(run, view)
@@ -105,6 +107,9 @@ def _teller(view: View) -> Callable[[str], None]:
 def _exit_code(run: Callable[[], Summary], view: View) -> int:
     try:
         return run().exit_code
+    except StoppedError:
+        # Before there was anything to sum up.
+        return ExitCode.STOPPED
     except Exception as error:
         text, code = explain(error)
         view.error(text)

@@ -15,6 +15,8 @@ from tightrun.cli.exit_codes import ExitCode
 # A stop takes 20 s at most.
 SLURM_MARGIN_S = 60.0
 MOST_SLURM_S = 400 * 86400.0
+# What this process sends to itself, to break into what its main thread does.
+WAKE = signal.SIGALRM
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -29,6 +31,7 @@ class Stop:
         self.event = threading.Event()
         self._nothing_to_save = False
         self._lock = threading.Lock()
+        self._wake: Callable[[], None] = lambda: None
         self._reason = ""
         self._code: ExitCode | None = None
         self._error: Exception | None = None
@@ -75,6 +78,20 @@ class Stop:
             self._nothing_to_save = False
             self.check()
 
+    def expire(self, reason: str) -> None:
+        """Requests the stop from a thread, and breaks into such a phase as a signal would."""
+        self.request(reason, ExitCode.STOPPED)
+        self._wake()
+
+    @contextmanager
+    def woken_by(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While the block lasts, `wake` is what makes the main thread call `interrupt`."""
+        self._wake = wake
+        try:
+            yield
+        finally:
+            self._wake = lambda: None
+
     @contextmanager
     def catching(self) -> Iterator[None]:
         """An error of the block stops the run and is kept, to be raised where the run ends."""
@@ -106,7 +123,7 @@ def time_limit(
         yield
         return
     after_s, reason = min(limits)
-    timer = threading.Timer(after_s, stop.request, (reason, ExitCode.STOPPED))
+    timer = threading.Timer(after_s, stop.expire, (reason,))
     timer.daemon = True
     timer.start()
     try:
@@ -148,9 +165,13 @@ def stop_on_signals(
         threading.Thread(target=first, args=(name,), daemon=True).start()
         stop.interrupt()
 
+    main = threading.main_thread().ident
+    assert main is not None
     before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before[WAKE] = signal.signal(WAKE, lambda _number, _frame: stop.interrupt())
     try:
-        yield
+        with stop.woken_by(lambda: signal.pthread_kill(main, WAKE)):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
