@@ -1,4 +1,4 @@
-"""Job files, JSONL, OpenAI lines and journals, drawn anew for so many minutes:
+"""Job files, JSONL, OpenAI lines, Parquet, tokenizers and journals, drawn anew for so many minutes:
 `python -m tests.fuzz --minutes 10`.
 
 The tests are those of the suite, with other seeds over and over. Ends with 1 at the first input
@@ -17,6 +17,8 @@ TARGETS = {
     "job file": ["tests/io/test_job_fuzz.py"],
     "JSONL": ["tests/io/test_inputs_bad.py", "tests/io/test_jsonl_in.py", "tests/io/test_rows.py"],
     "OpenAI lines": ["tests/io/test_openai_fuzz.py"],
+    "Parquet": ["tests/io/test_parquet_fuzz.py"],
+    "tokenizer files": ["tests/runtime/test_tokenizer_fuzz.py"],
     "journal": [
         *("tests/io/test_journal.py", "tests/io/test_token_journal.py"),
         *("tests/io/test_row_record.py", "tests/io/test_resume.py", "tests/io/test_read_back.py"),

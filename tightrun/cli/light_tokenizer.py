@@ -83,6 +83,19 @@ class LightTokenizer:
             return None
 
 
+def _config(path: Path) -> Mapping[str, Any]:
+    """What stands in a tokenizer's config, nothing if there is none. Raises ValueError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return config
+
+
 def tokenizer_folder(job: Job) -> Path:
     """The folder that holds the model's tokenizer.json; a hub model's is downloaded if need be.
 
@@ -116,10 +129,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
 
 def _chat(folder: Path) -> ChatText | None:
     """The chat template; None where there is none. Raises ValueError if it does not work here."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        config = {}
+    config = _config(folder / CONFIG)
     apart = folder / TEMPLATE
     if not apart.is_file() and not config.get("chat_template"):
         return None

@@ -31,6 +31,8 @@ class ChatText:
         )
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+        if not isinstance(template, str):
+            raise ValueError("the chat template is no text")
         try:
             self._template = environment.from_string(template)
         except DOES_NOT_COMPILE as error:
@@ -57,8 +59,8 @@ def template_in(config: Mapping[str, Any]) -> str | None:
     """The chat template that stands in a tokenizer's config; of several the one named default."""
     found = config.get("chat_template")
     if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found}
-        found = named.get("default")
+        named = [each for each in found if isinstance(each, Mapping)]
+        found = next((x.get("template") for x in named if x.get("name") == "default"), None)
     return found if isinstance(found, str) else None
 
 

@@ -46,8 +46,8 @@ class Tokenizer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 path, revision=revision, trust_remote_code=trust_remote_code
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).split("\n")[0]
+        except Exception as error:  # files from anywhere make the library raise anything
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
             raise ModelRefusedError(f"cannot load the tokenizer at {path}: {reason}") from error
         has_template = bool(getattr(self._tokenizer, "chat_template", None))
         if chat is True and not has_template:
