@@ -59,7 +59,7 @@ def ways(draw: st.DrawFn) -> Way:
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3"])
 @given(way=ways(), seed=st.integers(0, 99))
 @settings(
-    max_examples=7,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
