@@ -60,6 +60,21 @@ def test_afterwards_nothing_is_left_and_the_next_may_come(tmp_path: Path, locks:
     taken(tmp_path, locks)
 
 
+def test_a_run_can_take_a_later_number(tmp_path: Path, locks: Locks) -> None:
+    held = taken(tmp_path, locks)
+    held.renumber(7)
+    assert held.run == 7
+    held.renumber(3)
+    assert held.run == 7
+    with pytest.raises(LockedError):
+        taken(tmp_path, locks)
+    (live,) = live_runs(tmp_path / "out" / "live", locks)
+    assert (live[0].run, live[1]) == (7, True)
+    held.renew({})
+    held.release()
+    assert is_gone(tmp_path)
+
+
 def test_a_refused_run_leaves_nothing_behind(tmp_path: Path, locks: Locks) -> None:
     held = taken(tmp_path, locks)
     before = sorted((tmp_path / "out").rglob("*"))

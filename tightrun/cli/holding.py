@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from tightrun.cli import units
+from tightrun.cli.output_at import name_of
 from tightrun.cli.stopping import Stop
 from tightrun.cli.summary import short_path
 from tightrun.cli.views import View
@@ -68,7 +69,7 @@ class Holding:
         """Judges what lies at the place, or moves it aside; says so, and what died there."""
         live, left = self._place.live, self._held.left
         if self.sharing is not None and self.sharing.joins:
-            self._view.fact(f"{short_path(self._place.target)} is shared with runs at work")
+            self._view.fact(f"{name_of(self._place)} is shared with runs at work")
             return
         for old, new in claim(self._place, resume):
             self._view.note(f"{short_path(old)} was moved to {short_path(new)}")
@@ -76,6 +77,10 @@ class Holding:
                 self._follow(new / live.relative_to(old))
         for dead in left:
             self._view.note(f"the run before this one died ({dead.owner}); it is taken over from")
+
+    def renumber(self) -> None:
+        """Takes a number that none of the runs has which are known by now."""
+        self._held.renumber(next_run(self._place))
 
     def renew(self) -> None:
         """Gives a sign of life; raises LostError when it comes too late."""
@@ -93,7 +98,7 @@ class Holding:
         try:
             lock.release()
         except OSError as error:
-            self._view.note(f"{short_path(self._place.target)} is not given back: {error}")
+            self._view.note(f"{name_of(self._place)} is not given back: {error}")
 
     @property
     def _held(self) -> RunLock:
@@ -109,7 +114,7 @@ class Holding:
             except LockedError as locked:
                 if if_locked == "fail":
                     raise
-                target, holder = short_path(self._place.target), locked.holder
+                target, holder = name_of(self._place), locked.holder
                 if if_locked == "skip":
                     self._view.note(f"{target} is held by {holder.owner}; nothing is run")
                     return None

@@ -129,10 +129,10 @@ def _run(
 @app.command("batch")
 def _batch(
     input_file: Annotated[
-        Path, typer.Option("-i", "--input-file", metavar="IN", help="OpenAI batch file to read.")
+        str, typer.Option("-i", "--input-file", metavar="IN", help="OpenAI batch file to read.")
     ],
     output_file: Annotated[
-        Path, typer.Option("-o", "--output-file", metavar="OUT", help="Batch output to write.")
+        str, typer.Option("-o", "--output-file", metavar="OUT", help="Batch output to write.")
     ],
     model: Annotated[str, typer.Option("--model", help="Local folder or hub name of the model.")],
     set_: options.Set = None,
@@ -149,8 +149,8 @@ def _batch(
 
     job = {
         "model": model,
-        "input": {"path": str(input_file), "format": "openai-batch"},
-        "output": {"path": str(output_file), "format": "openai-batch"},
+        "input": {"path": input_file, "format": "openai-batch"},
+        "output": {"path": output_file, "format": "openai-batch"},
     }
     flags = RunOptions(
         limit, 0, resume.value, options.tolerance(allow_failures), if_locked=if_locked.value
@@ -257,10 +257,9 @@ def _status(out: options.OutputArgument, as_json: options.AsJson = False) -> Non
 @app.command("report")
 def _report(out: options.OutputArgument) -> None:
     """Print the summary of the last run again, and each resource against the plan."""
-    from tightrun.cli.report import read_place, report_text
+    from tightrun.cli.report import print_report
 
-    place, _ = read_place(out)
-    typer.echo(report_text(place))
+    print_report(out)
 
 
 @app.command("doctor")

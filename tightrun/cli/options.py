@@ -150,5 +150,6 @@ Quiet = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 OutputArgument = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The output.path of a job: a folder or .jsonl file.")
+    str,
+    typer.Argument(metavar="OUT", help="The output.path of a job: a folder, .jsonl file, or URL."),
 ]

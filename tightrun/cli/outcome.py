@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from tightrun.cli.engine_seam import Engine
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.generation import Generation
+from tightrun.cli.output_at import name_of
 from tightrun.cli.stopping import Stop
-from tightrun.cli.summary import Summary, short_path
+from tightrun.cli.summary import Summary
 from tightrun.core import RunRecord
 from tightrun.io.manifest import utc_now
 from tightrun.io.outputs import OutputPlace, OutputWriter
@@ -56,7 +57,7 @@ def summarise(
     return Summary(
         exit_code=int(code),
         outcome=stop.reason if stopped else "finished",
-        output=short_path(place.target),
+        output=name_of(place),
         rows=generation.rows,
         done=tally.done,
         failed=tally.failed,
@@ -109,7 +110,7 @@ def stopped_before(
     """The summary of a run that was stopped before it began with its first row."""
     assert stop.code is not None
     if writer is None:
-        output, seconds = short_path(place.target), span.seconds
+        output, seconds = name_of(place), span.seconds
         return Summary(int(stop.code), stop.reason, output, 0, 0, 0, total_seconds=seconds)
     return _of_earlier_runs(writer, place, span, stop.code, stop.reason)
 
@@ -128,7 +129,7 @@ def _of_earlier_runs(
     return Summary(
         exit_code=int(code),
         outcome=outcome,
-        output=short_path(place.target),
+        output=name_of(place),
         rows=writer.rows,
         done=writer.rows_done,
         failed=writer.rows_failed,
@@ -144,7 +145,7 @@ def left_alone(place: OutputPlace) -> Summary:
     return Summary(
         exit_code=int(ExitCode.FINISHED),
         outcome="skipped, another run is at work",
-        output=short_path(place.target),
+        output=name_of(place),
         rows=0,
         done=0,
         failed=0,

@@ -13,6 +13,7 @@ import orjson
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.known import known_for
 from tightrun.cli.learnt import learnt_before, manifest_before
+from tightrun.cli.output_at import place_of
 from tightrun.cli.plan_json import planned_json
 from tightrun.cli.plan_text import headline, planned_sections
 from tightrun.cli.planning import KnownFor, Notify, Planned, input_facts, plan_here, plan_there
@@ -20,7 +21,6 @@ from tightrun.cli.sections import print_sections
 from tightrun.io.fingerprint import fingerprint_parts
 from tightrun.io.inputs import Scan, scan_inputs
 from tightrun.io.job import Job, Machine, load_job, load_machine
-from tightrun.io.outputs import OutputPlace
 
 STDIN_NOTE = (
     "standard input was read to its end for this plan, and cannot be read again: pipe it in anew "
@@ -84,7 +84,7 @@ def print_planned(planned: Planned, *, as_json: bool, out: TextIO | None = None)
 
 
 def _learnt_share(job: Job, scan: Scan) -> float | None:
-    earlier = manifest_before(OutputPlace.of(job.output.path))
+    earlier = manifest_before(place_of(job.output.path))
     learnt = learnt_before(earlier, fingerprint_parts(job, scan)) if earlier else None
     return None if learnt is None else learnt.mean_share
 

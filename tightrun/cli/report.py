@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from tightrun.cli.exit_codes import ExitCode
+from tightrun.cli.output_at import look_at, name_of
 from tightrun.cli.plan_lines import resource_lines
-from tightrun.cli.summary import Accuracy, Summary, short_path
+from tightrun.cli.summary import Accuracy, Summary
 from tightrun.cli.view_plain import closing_text
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.outputs import OutputError, OutputPlace
+from tightrun.io.owner import Here
 from tightrun.io.reports import read_runs
 from tightrun.policies.measured import Comparison
 
 SUMMARY_EVENT = "summary"
 
 
-def read_place(out: Path) -> tuple[OutputPlace, Manifest]:
-    """The place and the manifest of an output. Raises OutputError where there is none."""
-    place = OutputPlace.of(out)
+def manifest_at(place: OutputPlace) -> Manifest:
+    """The manifest of an output. Raises OutputError where there is none."""
     try:
         manifest = read_manifest(place.manifest)
     except ValueError as error:
         raise OutputError(str(error)) from error
     if manifest is None:
         raise OutputError(
-            f"{out} is not the output of a job: {place.manifest} is not there; "
+            f"{place.target} is not the output of a job: {place.manifest} is not there; "
             "name the output.path of the job"
         )
-    return place, manifest
+    return manifest
+
+
+def print_report(out: str) -> None:
+    """Prints to standard output what the last run of an output came to."""
+    with look_at(out, Here.of(os.environ)) as (place, _):
+        print(report_text(place))
 
 
 def report_text(place: OutputPlace) -> str:
@@ -51,7 +58,7 @@ def latest_summary(place: OutputPlace) -> Summary:
     What no table has (budgets, accuracy, recompute, examples of errors) is taken from the summary
     event.
     """
-    place, manifest = read_place(place.target)
+    manifest = manifest_at(place)
     runs = read_runs(place.target)
     if not runs and manifest.state == "complete":
         return _counted(manifest, place)
@@ -66,7 +73,7 @@ def latest_summary(place: OutputPlace) -> Summary:
     return Summary(
         exit_code=record.exit_code,
         outcome=event.get("outcome", manifest.state),
-        output=short_path(place.target),
+        output=name_of(place),
         rows=manifest.rows,
         done=manifest.rows_done,
         failed=manifest.rows_failed,
@@ -102,7 +109,7 @@ def _counted(manifest: Manifest, place: OutputPlace) -> Summary:
     return Summary(
         exit_code=int(code),
         outcome="finished",
-        output=short_path(place.target),
+        output=name_of(place),
         rows=manifest.rows,
         done=manifest.rows_done,
         failed=manifest.rows_failed,

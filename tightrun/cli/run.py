@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -29,19 +28,22 @@ from tightrun.cli.outcome import (
     stopped_before,
     summarise,
 )
+from tightrun.cli.output_at import name_of, place_of
 from tightrun.cli.pass_log import PassLog
 from tightrun.cli.plan_json import job_plan_json
+from tightrun.cli.publish import Published, refuse_shared
 from tightrun.cli.report import SUMMARY_EVENT, events_of, latest_summary
 from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, StoppedError, time_limit
 from tightrun.cli.summary import Summary, short_path
+from tightrun.cli.traceback_text import kept_words, traceback_text
 from tightrun.cli.views import View
 from tightrun.io.durable import Disk
 from tightrun.io.events import EventLog
 from tightrun.io.inputs import InputError, Scan, scan_inputs
 from tightrun.io.job import Job, JobError, load_job
 from tightrun.io.manifest import Manifest
-from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume, RunInfo
+from tightrun.io.outputs import OutputError, OutputWriter, Resume, RunInfo
 from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.quantities import Tolerance
 from tightrun.io.reports import ReportWriter
@@ -105,7 +107,7 @@ class _Run:
     ) -> None:
         self._job, self._options, self._view, self._stop = job, options, view, stop
         self._engine_factory, self._stdin = engine_factory, stdin
-        self._place = OutputPlace.of(job.output.path)
+        self._place = place_of(job.output.path)
         self._span = Span.begin()
         self._number = 1
         self._writer: OutputWriter | None = None
@@ -116,18 +118,21 @@ class _Run:
 
     def go(self, here: Here) -> Summary:
         self._watch = MemoryWatch(here.root)
-        share = self._options.share
-        holding = Holding(self._place, here, self._view, self._stop, shared=share)
-        with closing(holding):
+        share, place = self._options.share, self._place
+        if share:
+            refuse_shared(place)
+        holding = Holding(place, here, self._view, self._stop, shared=share)
+        with closing(holding), closing(Published(place, here, self._view, self._stop)) as published:
+            asked = (self._options.resume, self._options.if_locked)
             try:
-                if not holding.take(self._options.resume, self._options.if_locked):
-                    return left_alone(self._place)
+                if not (holding.take(*asked) and published.begin(*asked, holding)):
+                    return left_alone(place)
             except StoppedError:
-                return stopped_before(self._stop, self._place, None, self._span)
+                return stopped_before(self._stop, place, None, self._span)
             self._sharing = holding.sharing
-            return self._held(holding)
+            return self._held(holding, published)
 
-    def _held(self, holding: Holding) -> Summary:
+    def _held(self, holding: Holding, published: Published) -> Summary:
         self._view.title(title_of(self._job))
         self._earlier = manifest_before(self._place)
         end = self._end_before(holding)
@@ -146,7 +151,7 @@ class _Run:
                     Beat(BEAT_S, holding.renew),
                 ),
             ):
-                summary = self._phases()
+                summary = published.finish(self._phases(published))
             good = True
         except Exception as error:
             if not isinstance(error, USER_ERRORS):
@@ -162,15 +167,16 @@ class _Run:
         """Whether others were at work on the output when this run came."""
         return self._sharing is not None and self._sharing.joins
 
-    def _phases(self) -> Summary:
+    def _phases(self, published: Published) -> Summary:
         try:
             with self._stop.nothing_to_save():
                 scan = self._scan()
-            with self._writing(scan) as writer:
+            with self._writing(scan, published) as writer:
+                published.follow(writer)
                 if writer.already_complete:
+                    summary = published.finish(latest_summary(self._place))
                     self._view.close(good=True)
                     self._view.note(self._why_nothing_is_run())
-                    summary = latest_summary(self._place)
                     return left_to_others(summary) if writer.shared else summary
                 self._say_what_is_done(writer)
                 if writer.rows_done == writer.rows or writer.exhausted:
@@ -184,12 +190,14 @@ class _Run:
         except StoppedError:
             if self._stop.error is not None:
                 raise self._stop.error from None
+            before = stopped_before(self._stop, self._place, self._writer, self._span)
+            summary = published.finish(before)
             self._view.close(good=False)
-            return stopped_before(self._stop, self._place, self._writer, self._span)
+            return summary
 
     def _scan(self) -> Scan:
         if self._options.retry and self._earlier is None:
-            where = short_path(self._place.target)
+            where = name_of(self._place)
             raise OutputError(f"output.path: nothing was run at {where}; run the job first")
         self._view.phase("scan", "ids, lengths and types of the input")
         scan = scan_inputs(
@@ -209,7 +217,7 @@ class _Run:
         return scan
 
     @contextmanager
-    def _writing(self, scan: Scan) -> Iterator[OutputWriter]:
+    def _writing(self, scan: Scan, published: Published) -> Iterator[OutputWriter]:
         writer = OutputWriter(
             self._job,
             scan,
@@ -220,6 +228,7 @@ class _Run:
             resume=self._options.resume,
             sharing=self._sharing,
             retry=self._options.retry,
+            on_sealed=published.sealed,
         )
         self._writer = writer
         try:
@@ -341,7 +350,7 @@ class _Run:
         try:
             Disk().make_folder(self._place.bookkeeping)
             log = EventLog(self._place.bookkeeping)
-            log.event("error", error=repr(error), traceback=traceback.format_exc())
+            log.event("error", error=kept_words(error), traceback=traceback_text(error))
         except OSError as refused:
             error.add_note(f"The traceback could not be kept: {refused}")
         else:
@@ -351,5 +360,5 @@ class _Run:
 def title_of(job: Job) -> str:
     """What is run, and where its output goes, in one line."""
     source = job.path or job.input.dataset or ", ".join(job.input.path)
-    target = short_path(OutputPlace.of(job.output.path).target)
+    target = name_of(place_of(job.output.path))
     return f"tightrun {version('tightrun')}  {short_path(Path(source))} -> {target}"

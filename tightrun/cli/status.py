@@ -13,11 +13,12 @@ import orjson
 from tightrun.cli import units
 from tightrun.cli.earlier_end import earlier_end
 from tightrun.cli.holding import locks_at
+from tightrun.cli.output_at import look_at, name_of
 from tightrun.cli.progress import together_s
-from tightrun.cli.report import events_of, read_place
-from tightrun.cli.summary import short_path
+from tightrun.cli.report import events_of, manifest_at
 from tightrun.io.folder_counts import FolderCounts
 from tightrun.io.lock import live_runs
+from tightrun.io.outputs import OutputPlace
 from tightrun.io.owner import Here
 from tightrun.runtime.memory_watch import MemoryWatch
 
@@ -47,10 +48,15 @@ class Status:
     live: int = 0
 
 
-def status_of(out: Path, here: Here | None = None) -> Status:
+def status_of(out: Path | str, here: Here | None = None) -> Status:
     """The status of an output, seen from `here`. Raises OutputError where there is none."""
-    place, manifest = read_place(out)
     here = here or Here.of(os.environ)
+    with look_at(str(out), here) as (place, elsewhere):
+        return _status(place, here, elsewhere=elsewhere)
+
+
+def _status(place: OutputPlace, here: Here, *, elsewhere: bool) -> Status:
+    manifest = manifest_at(place)
     locks = locks_at(place.live, here)
     live = [run.run for run, lives in live_runs(place.live, locks) if lives]
     last: dict[str, Any] = {}
@@ -68,12 +74,12 @@ def status_of(out: Path, here: Here | None = None) -> Status:
     if manifest.state == "running":
         done, counted = FolderCounts(place, manifest).count()
         errors = dict(counted)
-    if manifest.state == "running" and not live:
+    if manifest.state == "running" and not live and not elsewhere:
         state = "died"
         end = earlier_end(events_of(place), MemoryWatch(here.root), manifest.run)
     now = [told[run] for run in live if run in told]
     return Status(
-        output=short_path(place.target),
+        output=name_of(place),
         state=state,
         rows=manifest.rows,
         done=done,
@@ -86,7 +92,7 @@ def status_of(out: Path, here: Here | None = None) -> Status:
         output_tokens_per_s=_sum(now, "output_tokens_per_s"),
         planned_output_tokens_per_s=_sum(now, "planned_output_tokens_per_s"),
         end=end.text if end else "",
-        live=len(live),
+        live=len(live) or int(elsewhere),
     )
 
 
@@ -126,7 +132,7 @@ def _speed(status: Status) -> str:
     return f"{speed}, planned {units.tokens(planned)}" if planned else speed
 
 
-def print_status(out: Path, *, as_json: bool) -> None:
+def print_status(out: str, *, as_json: bool) -> None:
     """Prints the status of an output to standard output."""
     status = status_of(out)
     if as_json:

@@ -12,17 +12,19 @@ from typing import Any
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.holding import Holding
 from tightrun.cli.outcome import Span, code_of_failures
+from tightrun.cli.output_at import name_of, place_of
 from tightrun.cli.progress import Progress, together_s
+from tightrun.cli.publish import refuse_shared
 from tightrun.cli.run import title_of
 from tightrun.cli.stopping import Stop, time_limit
-from tightrun.cli.summary import Accuracy, Summary, short_path
+from tightrun.cli.summary import Accuracy, Summary
 from tightrun.cli.views import View
 from tightrun.cli.worker_places import WorkerPlace
 from tightrun.cli.worker_process import Order, WorkerProcess
 from tightrun.io.folder_counts import FolderCounts
 from tightrun.io.job import Job
 from tightrun.io.manifest import Manifest, read_manifest
-from tightrun.io.outputs import OutputError, OutputPlace
+from tightrun.io.outputs import OutputError
 from tightrun.io.owner import Here
 
 _POLL_S = 0.1
@@ -37,7 +39,8 @@ class Workers:
     ) -> None:
         self._job, self._order, self._places = job, order, places
         self._view, self._stop = view, stop
-        self._place = OutputPlace.of(job.output.path)
+        self._place = place_of(job.output.path)
+        refuse_shared(self._place)
         self._span = Span.begin()
         self._all: list[WorkerProcess] = []
         self._told: set[str] = set()
@@ -199,7 +202,7 @@ class Workers:
         return Summary(
             exit_code=int(code),
             outcome=outcome,
-            output=short_path(self._place.target),
+            output=name_of(self._place),
             rows=self._rows,
             done=self._done,
             failed=self._errors.total(),

@@ -16,7 +16,7 @@ from tightrun.io.job_sections import InputSpec
 from tightrun.io.patience import patiently
 from tightrun.io.remote import HubDataset
 
-_URL = re.compile(
+DATASET_URL = re.compile(
     r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?P<rest>/.*)?"
 )
 _COMMIT = re.compile(r"(hf://datasets/[^/@]+/[^/@]+)@[0-9a-f]{40}(?=/|$)")
@@ -46,7 +46,7 @@ class Revisions:
 
     def pinned(self, url: str) -> str:
         """The URL at its commit, if it is one of a dataset of the hub; any other as it is."""
-        parts = _URL.fullmatch(url)
+        parts = DATASET_URL.fullmatch(url)
         if parts is None:
             return url
         revision = parts["revision"]

@@ -50,7 +50,7 @@ class LiveRun:
 class LockedError(OutputError):
     """Another run that lives holds the output."""
 
-    def __init__(self, target: Path, holder: LiveRun) -> None:
+    def __init__(self, target: Path | str, holder: LiveRun) -> None:
         self.holder = holder
         super().__init__(
             f"output.path: {target} is held by a run that is at work ({holder.owner}, since "
@@ -91,6 +91,20 @@ class RunLock:
     def run(self) -> int:
         """The number of the run; none has it twice in an output."""
         return self.record.run
+
+    def renumber(self, first: int) -> None:
+        """Becomes a run of at least that number, and of none that another one has."""
+        with self._mine, turn(self._folder, self._locks, self._disk):
+            self.check()
+            run = max([first, *(other.run + 1 for other in self._others())])
+            if run <= self.run:
+                return
+            before, path = self._held, self._path
+            self.record = replace(self.record, run=run)
+            self._held = self._locks.hold(self._path)
+            self._write()
+            self._disk.remove(path)
+            before.release(path)
 
     def renew(self, figures: Mapping[str, Any]) -> None:
         """Gives a sign of life. Raises LostError if others have taken us for dead."""

@@ -147,9 +147,14 @@ def read_manifest(path: Path) -> Manifest | None:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
+    return manifest_of(text, str(path))
+
+
+def manifest_of(text: bytes, name: str) -> Manifest:
+    """The manifest that a file of this content and name is; ValueError if it is not one of ours."""
     try:
         content = orjson.loads(text)
         known = {item.name for item in fields(Manifest)}
         return Manifest(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a manifest that this version can read: {error}") from error
+        raise ValueError(f"{name} is not a manifest that this version can read: {error}") from error

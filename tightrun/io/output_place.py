@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from tightrun.io.remote import is_url
 
 Resume = Literal["auto", "new", "force"]
 
@@ -27,7 +31,8 @@ class OutputPlace:
     """The paths of one job's output: a folder, or a single .jsonl file with a folder beside it.
 
     `data` holds the shards; for a single file only until they are joined. `bookkeeping` holds
-    all that is not output. `failed` and `card` are None where there is none.
+    all that is not output. `failed` and `card` are None where there is none. With a `url`, all of
+    it is a copy on the local disk, complete at any time, of what is sent there.
     """
 
     target: Path
@@ -35,15 +40,21 @@ class OutputPlace:
     bookkeeping: Path
     failed: Path | None = None
     card: Path | None = None
+    url: str | None = None
 
     @classmethod
-    def of(cls, path: str | Path) -> OutputPlace:
-        """The place for `output.path`; a name that ends in .jsonl is a single file."""
-        if "://" in str(path):
-            raise OutputError(
-                f"output.path: {path} is not on a local disk, and this version writes to no "
-                "other; write to a local folder and copy it"
-            )
+    def of(cls, path: str | Path, copies: Path | None = None) -> OutputPlace:
+        """The place for `output.path`; a name that ends in .jsonl is a single file.
+
+        `copies` is the folder for the local copies of outputs at URLs. Raises OutputError for a URL
+        without it.
+        """
+        if is_url(str(path)):
+            url = str(path).rstrip("/")
+            if copies is None:
+                raise OutputError(f"output.path: {url} is not on a local disk; name a folder")
+            name = PurePosixPath(url.partition("://")[2]).name
+            return replace(cls.of(copies / _folder_name(url) / name), url=url)
         target = Path(path)
         if target.suffix == ".jsonl":
             folder = target.with_name(f"{target.stem}.tightrun")
@@ -55,6 +66,11 @@ class OutputPlace:
     def single_file(self) -> bool:
         """Whether the output is one file."""
         return self.failed is not None
+
+    @property
+    def base(self) -> Path:
+        """The folder that all of it is in."""
+        return self.target.parent if self.single_file else self.target
 
     @property
     def manifest(self) -> Path:
@@ -124,3 +140,9 @@ class OutputPlace:
     def shard_errors(self, index: int) -> Path | None:
         """The file of a shard's failed rows, where these are also written on their own."""
         return self.data / f"errors-{index:05d}.jsonl" if self.single_file else None
+
+
+def _folder_name(url: str) -> str:
+    """A name for what belongs to a URL, and to no other, that a person knows it by."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", url).strip("-.")[-60:]
+    return f"{readable}-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"

@@ -72,7 +72,7 @@ class OutputWriter:
     With `sharing` others may write to it too, each its own shards; `state` is what became of the
     output in the end, None if it was left to them.
     Rows that failed with an error code of `retry` are done again, and no others that the run before
-    did not take.
+    did not take. `on_sealed` is told, in the writer's thread, of each shard that is whole.
     Raises OutputError if the output of another job lies there; with `resume` "force", its finished
     rows are taken over where this job has their ids.
 
@@ -92,10 +92,11 @@ class OutputWriter:
         resume: Resume = "auto",
         sharing: Sharing | None = None,
         retry: Set[str] = frozenset(),
+        on_sealed: Callable[[int], None] = lambda _shard: None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
-        self._sharing = sharing
+        self._sharing, self._on_sealed = sharing, on_sealed
         self.state: State | None = "running"
         if place is None:
             place = OutputPlace.of(job.output.path)
@@ -344,6 +345,7 @@ class OutputWriter:
             failed=sum(seal.errors.values()),
             bytes=seal.content.nbytes,
         )
+        self._on_sealed(shard.index)
 
     def _sync(self) -> None:
         for shard in self._open.values():
