@@ -12,12 +12,16 @@ from typing import Any
 
 import psutil
 
+# The best first, as /proc/cpuinfo names them.
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
+
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """Processor, cores this process may use, memory in bytes, and what oneDNN is held to where it
-    is; `device` names an accelerator."""
+    """Processor, its widest products, cores this process may use, memory in bytes, and what oneDNN
+    is held to where it is; `device` names an accelerator."""
     found: dict[str, Any] = {
         "cpu": _processor(Path("/proc/cpuinfo")),
+        "vectors": _vectors(Path("/proc/cpuinfo")),
         "cores": _cores(),
         "memory_bytes": psutil.virtual_memory().total,
     }
@@ -27,8 +31,8 @@ def hardware(device: str | None = None) -> dict[str, Any]:
 
 
 def hardware_name(found: dict[str, Any]) -> str:
-    """The hardware as a part of a file name, such as `amd-epyc-2-cores`."""
-    words = found.get("device") or f"{found['cpu']} {found['cores']} cores"
+    """The hardware as a part of a file name, such as `amd-epyc-avx2-2-cores`."""
+    words = found.get("device") or f"{found['cpu']} {found['vectors']} {found['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
@@ -47,6 +51,15 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _vectors(cpuinfo: Path) -> str:
+    """What decides how fast products are: machines of one name may differ in it."""
+    try:
+        words = set(cpuinfo.read_text().split())
+    except OSError:
+        return ""
+    return next((name for name in VECTORS if name in words), "")
 
 
 def _processor(cpuinfo: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.machine import hardware, hardware_name, versions
+from benchmarks.machine import VECTORS, hardware, hardware_name, versions
 from benchmarks.report import median_of, number, publish, ratios_to, table
 
 
@@ -55,8 +55,11 @@ def test_the_file_is_named_after_benchmark_hardware_and_date(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("found", "name"),
     [
-        ({"cpu": "AMD EPYC (TM) 9354", "cores": 2}, "amd-epyc-tm-9354-2-cores"),
-        ({"cpu": "any", "cores": 8, "device": "NVIDIA H200"}, "nvidia-h200"),
+        (
+            {"cpu": "AMD EPYC (TM) 9354", "vectors": "avx512_bf16", "cores": 2},
+            "amd-epyc-tm-9354-avx512-bf16-2-cores",
+        ),
+        ({"cpu": "any", "vectors": "", "cores": 8, "device": "NVIDIA H200"}, "nvidia-h200"),
     ],
 )
 def test_hardware_is_named_by_its_device_or_else_its_processor(
@@ -69,6 +72,7 @@ def test_hardware_tells_cores_and_memory() -> None:
     found = hardware("NVIDIA H200")
     assert found["cores"] >= 1
     assert found["memory_bytes"] > 2**20
+    assert found["vectors"] in (*VECTORS, "")
     assert found["device"] == "NVIDIA H200"
 
 

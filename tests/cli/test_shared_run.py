@@ -146,7 +146,9 @@ def test_another_takes_what_is_left_and_leaves_and_the_last_one_concludes(
     assert headline(summary) == "Done here: the runs that share the output see to the rest."
     assert (last.exit_code, last.done, last.earlier) == (ExitCode.FINISHED, ROWS, 40)
     assert (texts(Path("out")), state()) == (WHOLE, "complete")
-    assert latest_summary(OutputPlace.of("out")).done == ROWS
+    together = latest_summary(OutputPlace.of("out"))
+    assert (together.done, together.earlier, together.shared) == (ROWS, 0, True)
+    assert together.output_tokens == summary.output_tokens + last.output_tokens
 
 
 def test_one_that_finds_nothing_free_loads_no_model(job: dict[str, Any], node: Machine) -> None:

@@ -13,6 +13,7 @@ from tests.cli.jobs import job_of, prompts
 from tests.sample_jobs.test_slurm import run_script
 from tightrun.cli.slurm import batch_script
 from tightrun.io.job import JobError
+from tightrun.io.outputs import OutputError
 
 
 def script(folder: Path, *overrides: str, name: str = "job.yaml", **options: Any) -> list[str]:
@@ -39,6 +40,13 @@ def test_an_array_has_so_many_tasks_that_share(tmp_path: Path) -> None:
     lines = script(tmp_path, array=4)
     assert "#SBATCH --array=0-3" in lines
     assert next(line for line in lines if line.startswith("srun")).endswith("job.yaml --share")
+
+
+def test_an_output_at_a_url_has_one_task(tmp_path: Path) -> None:
+    lines = script(tmp_path, "output.path=s3://bucket/out")
+    assert "--share" not in next(line for line in lines if line.startswith("srun"))
+    with pytest.raises(OutputError, match="share an output through a folder"):
+        script(tmp_path, "output.path=s3://bucket/out", array=2)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ how much later it strikes, `signal` what the process then gets. In the midst of 
 what was to be written is there. The time at which it struck is left in the file `mark`. With
 `disk`, the disk is another one: see `tests.faults.disks`. With `pass_s` a pass takes that much
 longer, and the file `passes` gets a line for each: when it ended, and how many tokens it drew. With
-`layer_s` every layer of a pass after the first one takes that long.
+`layer_s` every layer of a pass after the first one takes that long. `at` may also be one of
+`PREPARING`, what a run does before its first row; with `hold_s` that takes so much longer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any
 
 from tests.faults.disks import FailingDisk, use_disk
 from tests.io.lossy_disk import LossyDisk
-from tightrun.cli import start_engine
+from tightrun.cli import known, run, start_engine
 from tightrun.cli.load_engine import load_engine
 from tightrun.cli.pass_log import PassLog
 from tightrun.core import StepRecord
 from tightrun.io.durable import Data, Disk
 from tightrun.runtime.batch import Batch
+from tightrun.runtime.engine import Engine
 from tightrun.runtime.model import CutModel
 
 Misfortune = Mapping[str, Any]
@@ -39,6 +41,12 @@ _WRITES = {
     "manifest": ".manifest.json",
 }
 _RENAMES = {"rename": "train-", "conclude": "manifest.json"}
+# Where the run calls what it does before its first row, and by which name.
+PREPARING: dict[str, tuple[object, str]] = {
+    "scan": (run, "scan_inputs"),
+    "learn": (known, "learn_model"),
+    "warm-up": (Engine, "warm_up"),
+}
 MOMENTS = ("time", "load", "prefill", "decode", *_WRITES, *_RENAMES)
 
 
@@ -84,12 +92,15 @@ def arm(misfortune: Misfortune) -> None:
     elif "power_cut" in misfortune:
         use_disk(_Cut(misfortune))
     else:
-        _arm_strike(str(misfortune["at"]), Strike(misfortune))
+        strike, hold_s = Strike(misfortune), float(misfortune.get("hold_s", 0.0))
+        _arm_strike(str(misfortune["at"]), strike, hold_s)
 
 
-def _arm_strike(at: str, strike: Strike) -> None:
+def _arm_strike(at: str, strike: Strike, hold_s: float) -> None:
     if at == "time":
         strike.now()
+    elif at in PREPARING:
+        _in_preparing(strike, *PREPARING[at], hold_s)
     elif at == "load":
         _before_load(strike)
     elif at in ("prefill", "decode"):
@@ -98,6 +109,18 @@ def _arm_strike(at: str, strike: Strike) -> None:
         _in_write(strike, _WRITES[at])
     else:
         _around_rename(strike, _RENAMES[at])
+
+
+def _in_preparing(strike: Strike, place: object, name: str, hold_s: float) -> None:
+    prepare = getattr(place, name)
+
+    def preparing(*args: Any, **more: Any) -> Any:
+        if strike.is_due():
+            strike.now()
+            time.sleep(hold_s)
+        return prepare(*args, **more)
+
+    _put(place, name, preparing)
 
 
 def _before_load(strike: Strike) -> None:

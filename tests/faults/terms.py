@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.faults.kills import misfortune_at, undisturbed
-from tests.faults.misfortune import MOMENTS
+from tests.faults.misfortune import MOMENTS, PREPARING
 from tests.faults.runs import Runs, check_whole, make_job
 
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGTERM", "SIGINT", "SIGTERM", "SIGUSR2")
@@ -17,7 +17,9 @@ STOPPED = 75
 # Every layer of a pass takes so long: a stop does not wait for those that are left.
 SLOW_LAYER_S = 8.0
 LONG_PASS = "a long pass"
-PHASES = (*MOMENTS, LONG_PASS)
+# What comes before the first row takes so much longer, so that the signal finds it at work.
+HOLD_S = 30.0
+PHASES = (*MOMENTS, *PREPARING, LONG_PASS)
 
 
 @dataclass(slots=True)
@@ -58,7 +60,9 @@ def stop_often(
             "signal": SIGNALS[number % len(SIGNALS)],
             "mark": str(mark),
         }
-        ended = runs.run(job, misfortune)
+        # A run has to find out about a model only once.
+        fresh = {"XDG_CACHE_HOME": str(folder / "fresh" / out.name)} if phase == "learn" else {}
+        ended = runs.run(job, misfortune, environment=fresh)
         assert ended.code in (0, STOPPED), f"{ended.code} after {misfortune}:\n{ended.said}"
         if ended.code == STOPPED:
             found.seconds.append(ended.at_s - float(mark.read_text()))
@@ -72,6 +76,9 @@ def stop_often(
 
 
 def _misfortune_in(phase: str, chance: random.Random) -> dict[str, object]:
+    if phase in PREPARING:
+        hold_s = 0.0 if phase == "learn" else HOLD_S
+        return {"at": phase, "nth": 1, "after_s": chance.uniform(0.1, 1.0), "hold_s": hold_s}
     if phase != LONG_PASS:
         return dict(misfortune_at(phase, chance))
     return {"at": "prefill", "nth": 1, "after_s": 0.2, "layer_s": SLOW_LAYER_S}

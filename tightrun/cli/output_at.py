@@ -35,6 +35,15 @@ def copies_folder(environment: Mapping[str, str]) -> Path:
     return (Path(base) if base else Path.home() / ".local/state") / "tightrun/outputs"
 
 
+def refuse_shared(place: OutputPlace) -> None:
+    """Raises OutputError for an output that several processes cannot share."""
+    if place.url is not None:
+        raise OutputError(
+            f"output.path: {place.url}: processes share an output through a folder that all of "
+            "them see; write to one, or run the job in one process"
+        )
+
+
 @contextmanager
 def look_at(out: str, here: Here) -> Iterator[tuple[OutputPlace, bool]]:
     """The place of an output to be read, and whether a run is at work on it somewhere else.

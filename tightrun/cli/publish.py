@@ -12,7 +12,7 @@ from tightrun.cli.stopping import Stop
 from tightrun.cli.summary import Summary
 from tightrun.cli.views import View
 from tightrun.io.lock import LockedError
-from tightrun.io.outputs import OutputError, OutputPlace, OutputWriter, Resume
+from tightrun.io.outputs import OutputPlace, OutputWriter, Resume
 from tightrun.io.owner import BEAT_S, Here
 from tightrun.io.publishing import Publishing
 
@@ -99,12 +99,3 @@ class Published:
         """Gives the output back, whatever is left to send."""
         if self._publishing is not None:
             self._publishing.close()
-
-
-def refuse_shared(place: OutputPlace) -> None:
-    """Raises OutputError for an output that several processes cannot share."""
-    if place.url is not None:
-        raise OutputError(
-            f"output.path: {place.url}: processes share an output through a folder that all of "
-            "them see; write to one, or run the job in one process"
-        )

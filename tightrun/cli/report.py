@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from tightrun.cli.output_at import look_at, name_of
 from tightrun.cli.plan_lines import resource_lines
 from tightrun.cli.summary import Accuracy, Summary
 from tightrun.cli.view_plain import closing_text
+from tightrun.core import RunRecord
 from tightrun.io.manifest import Manifest, read_manifest
 from tightrun.io.outputs import OutputError, OutputPlace
 from tightrun.io.owner import Here
@@ -69,6 +71,9 @@ def latest_summary(place: OutputPlace) -> Summary:
     # Where several shared the output, the one that concluded knows all of it.
     record = next((run for run in runs if run.run == manifest.run), runs[-1])
     event = _summary_event(place, record.run)
+    if event.get("shared"):
+        # Those that join have the manifest's beginning, or a later one of their own.
+        record = _together([run for run in runs if run.started >= manifest.started], record)
     accuracy, compared = event.get("accuracy"), event.get("comparison")
     return Summary(
         exit_code=record.exit_code,
@@ -102,6 +107,20 @@ def latest_summary(place: OutputPlace) -> Summary:
         accuracy=Accuracy(accuracy["right"], accuracy["rows"]) if accuracy else None,
         shared=event.get("shared", False),
     )
+
+
+def _together(team: Sequence[RunRecord], last: RunRecord) -> RunRecord:
+    """What runs that shared an output did at the same time; all else is of the `last` one."""
+
+    def total(name: str) -> Any:
+        return sum(getattr(run, name) for run in team)
+
+    sums = (
+        *("rows", "failed", "input_tokens", "output_tokens", "flops_per_s"),
+        *("peak_gpu_bytes", "peak_cpu_bytes", "output_tokens_per_s"),
+    )
+    seconds = max((run.seconds for run in team), default=last.seconds)
+    return replace(last, seconds=seconds, **{name: total(name) for name in sums})
 
 
 def _counted(manifest: Manifest, place: OutputPlace) -> Summary:

@@ -28,10 +28,10 @@ from tightrun.cli.outcome import (
     stopped_before,
     summarise,
 )
-from tightrun.cli.output_at import name_of, place_of
+from tightrun.cli.output_at import name_of, place_of, refuse_shared
 from tightrun.cli.pass_log import PassLog
 from tightrun.cli.plan_json import job_plan_json
-from tightrun.cli.publish import Published, refuse_shared
+from tightrun.cli.publish import Published
 from tightrun.cli.report import SUMMARY_EVENT, events_of, latest_summary
 from tightrun.cli.start_engine import start_engine
 from tightrun.cli.stopping import Stop, StoppedError, time_limit

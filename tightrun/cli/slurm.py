@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from tightrun.cli.output_at import place_of, refuse_shared
 from tightrun.io.job import Job, load_job
 from tightrun.io.job_sections import Machine
 
@@ -42,13 +43,18 @@ def batch_script(
 ) -> str:
     """The script, for `array` tasks with `gpus` each: None for one, if the job may use any.
 
-    Raises JobError for a job file that cannot be run.
+    Raises JobError for a job file that cannot be run, OutputError for several tasks or GPUs that
+    cannot share its output.
     """
     job = load_job(job_file, overrides=overrides)
     if gpus is None:
         gpus = 1 if _may_use_gpu(job) else 0
-    path = job_file.resolve()
-    command = [_program(), "run", str(path), "--share"]
+    path, place = job_file.resolve(), place_of(job.output.path)
+    command = [_program(), "run", str(path)]
+    if array > 1 or gpus > 1:
+        refuse_shared(place)
+    if place.url is None:
+        command.append("--share")
     if gpus > 1:
         command += ["--workers", "auto"]
     for override in overrides:

@@ -11,10 +11,16 @@ LEFT_OUT = "(its words are left out, as they may quote a row; the screen has the
 
 def kept_words(error: BaseException) -> str:
     """The kind of an error, with its words unless they may quote a row."""
-    ours = type(error).__module__.partition(".")[0] == "tightrun"
-    quotes = isinstance(error, RecursionError) or not isinstance(error, _SAFE)
-    said = LEFT_OUT if quotes and not ours else str(error)
+    said = LEFT_OUT if _may_quote(error) else str(error)
     return f"{type(error).__qualname__}: {said}"
+
+
+def _may_quote(error: BaseException) -> bool:
+    """Whether the words may be of a row: its own, or those of what caused it."""
+    if type(error).__module__.partition(".")[0] != "tightrun":
+        return isinstance(error, RecursionError) or not isinstance(error, _SAFE)
+    cause = error.__cause__
+    return cause is not None and _may_quote(cause) and str(cause) in str(error)
 
 
 def traceback_text(error: BaseException) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 from tightrun.cli.exit_codes import ExitCode
 from tightrun.cli.holding import Holding
 from tightrun.cli.outcome import Span, code_of_failures
-from tightrun.cli.output_at import name_of, place_of
+from tightrun.cli.output_at import name_of, place_of, refuse_shared
 from tightrun.cli.progress import Progress, together_s
-from tightrun.cli.publish import refuse_shared
 from tightrun.cli.run import title_of
 from tightrun.cli.stopping import Stop, time_limit
 from tightrun.cli.summary import Accuracy, Summary
