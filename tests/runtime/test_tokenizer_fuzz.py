@@ -113,6 +113,15 @@ def test_code_beside_a_tokenizer_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("most", [[], {}, "many"])
+def test_a_length_that_is_no_number_is_refused(tmp_path: Path, most: Any) -> None:
+    folder = save_tokenizer(tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": most}))
+    with pytest.raises(ModelRefusedError, match="cannot load the tokenizer"):
+        Tokenizer(str(folder))
+
+
 @pytest.mark.parametrize("depth", [50_000])
 def test_a_tokenizer_config_without_a_bottom_is_refused(tmp_path: Path, depth: int) -> None:
     folder = save_tokenizer(tmp_path / "model")

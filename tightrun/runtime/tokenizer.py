@@ -46,6 +46,8 @@ class Tokenizer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 path, revision=revision, trust_remote_code=trust_remote_code
             )
+            # Some of what its files say is not looked at before the first text.
+            self._tokenizer.encode("a")
         except Exception as error:  # files from anywhere make the library raise anything
             reason = f"{type(error).__name__}: {error}".split("\n")[0]
             raise ModelRefusedError(f"cannot load the tokenizer at {path}: {reason}") from error
