@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tightrun.io.input_types import InputError
+from tightrun.io.parquet_footer import column_bytes
 from tightrun.io.remote import InputPath, RemoteFile, stamp_of
 from tightrun.io.tables import batch_rows
 
@@ -27,7 +28,12 @@ class ParquetTable:
         self._path = path.now() if isinstance(path, RemoteFile) else path
         with self._open() as file:
             self._groups = file.metadata
-            self.schema: pa.Schema = file.schema_arrow
+            try:
+                self.schema: pa.Schema = file.schema_arrow
+                _ = self.schema.names
+                self._bytes = column_bytes(self._groups)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise self._damaged(error) from error
         self.rows: int = self._groups.num_rows
         groups = range(self._groups.num_row_groups)
         sizes = [self._groups.row_group(group).num_rows for group in groups]
@@ -75,17 +81,15 @@ class ParquetTable:
                 if skip < batch.num_rows:
                     yield batch.slice(skip).select(names)
                 skip = max(0, skip - batch.num_rows)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
 
     def _group_bytes(self, group: int, names: Sequence[str]) -> int:
-        metadata = self._groups.row_group(group)
-        columns = (metadata.column(i) for i in range(metadata.num_columns))
         wanted = set(names)
         return sum(
-            column.total_uncompressed_size
-            for column in columns
-            if column.path_in_schema.split(".")[0] in wanted or column.path_in_schema in wanted
+            nbytes
+            for path, nbytes in self._bytes[group].items()
+            if path.split(".")[0] in wanted or path in wanted
         )
 
     def _open(self) -> pq.ParquetFile:
@@ -94,7 +98,7 @@ class ParquetTable:
             if isinstance(source, RemoteFile):
                 source, buffer = pa.PythonFile(source.open()), _REMOTE_BUFFER_BYTES
             return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> InputError:
