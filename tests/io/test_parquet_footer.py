@@ -20,7 +20,7 @@ def test_they_are_what_pyarrow_says(tmp_path: Path, columns: int) -> None:
     deep = {"deep": [[{"a": row, "b": {"c": "y" * row}}] for row in range(50)]}
     pq.write_table(pa.table(rows | deep), tmp_path / "a.parquet", row_group_size=7)
     metadata = pq.read_metadata(tmp_path / "a.parquet")
-    found = column_bytes(metadata)
+    found = column_bytes(tmp_path / "a.parquet")
     assert len(found) == metadata.num_row_groups == 8
     for group, sizes in enumerate(found):
         row_group = metadata.row_group(group)
@@ -31,7 +31,16 @@ def test_they_are_what_pyarrow_says(tmp_path: Path, columns: int) -> None:
 def test_a_file_without_rows_has_no_groups_or_empty_ones(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / "a.parquet")
     metadata = pq.read_metadata(tmp_path / "a.parquet")
-    assert len(column_bytes(metadata)) == metadata.num_row_groups
+    assert len(column_bytes(tmp_path / "a.parquet")) == metadata.num_row_groups
+
+
+def test_a_footer_longer_than_the_usual_read_is_read_whole(tmp_path: Path) -> None:
+    rows = {f"a_rather_long_name_of_a_column_{n}": [n] * 40 for n in range(60)}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=2)
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    assert metadata.serialized_size > 1 << 16
+    found = column_bytes(tmp_path / "a.parquet")
+    assert [len(group) for group in found] == [60] * 20
 
 
 def test_a_column_name_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -6,33 +6,52 @@ of a column throws where nothing catches). Source: the Thrift compact protocol, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tightrun.io.remote import RemoteFile
 
-_MAGIC_BYTES, _LENGTH_BYTES = 4, 4
+# A file ends with the length of its footer and a magic word.
+_LENGTH_BYTES, _END_BYTES = 4, 8
+# Most footers are shorter, so that one read has them.
+_TAIL_BYTES = 1 << 16
+_LONGEST_VARINT = 70
 # Types of the compact protocol: what they take beside their own first byte.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 # Fields of parquet.thrift: FileMetaData, RowGroup, ColumnChunk, ColumnMetaData.
 _ROW_GROUPS, _COLUMNS, _META_DATA, _PATH, _UNCOMPRESSED = 4, 1, 3, 3, 6
 
 
-def column_bytes(metadata: pq.FileMetaData) -> list[dict[str, int]]:
+def column_bytes(path: Path | RemoteFile) -> list[dict[str, int]]:
     """Uncompressed bytes in each row group, by the dotted path of a column in the schema.
 
     Raises ValueError for a footer that is damaged.
     """
-    sink = pa.BufferOutputStream()
-    metadata.write_metadata_file(sink)
-    data = sink.getvalue().to_pybytes()
-    end = len(data) - _MAGIC_BYTES - _LENGTH_BYTES
-    length = int.from_bytes(data[end : end + _LENGTH_BYTES], "little")
     try:
-        footer = _Compact(data[end - length : end]).struct({_ROW_GROUPS})
+        footer = _Compact(_footer_of(path)).struct({_ROW_GROUPS})
         return [_of_group(group) for group in footer[_ROW_GROUPS]]
     except (IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("its footer is damaged") from error
+
+
+def _footer_of(path: Path | RemoteFile) -> bytes:
+    size = path.size if isinstance(path, RemoteFile) else path.stat().st_size
+    tail = _read(path, max(0, size - _TAIL_BYTES), size)
+    end = len(tail) - _END_BYTES
+    length = int.from_bytes(tail[end : end + _LENGTH_BYTES], "little")
+    if length > size - _END_BYTES:
+        raise IndexError
+    if length > end:
+        tail, end = _read(path, size - _END_BYTES - length, size - _END_BYTES), length
+    return tail[end - length : end]
+
+
+def _read(path: Path | RemoteFile, start: int, stop: int) -> bytes:
+    if isinstance(path, RemoteFile):
+        return path.read(start, stop)
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 def _of_group(group: dict[int, Any]) -> dict[str, int]:
@@ -108,6 +127,8 @@ class _Compact:
             if byte < 128:
                 return found
             shift += 7
+            if shift > _LONGEST_VARINT:
+                raise IndexError
 
     def _signed(self) -> int:
         found = self._varint()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tightrun.io.input_types import InputError
 from tightrun.io.parquet_footer import column_bytes
-from tightrun.io.remote import InputPath, RemoteFile, stamp_of
+from tightrun.io.remote import HubDataset, InputPath, RemoteFile, stamp_of
 from tightrun.io.tables import batch_rows
 
 # Pages are read through a buffer of this size; without one, a row group's columns are read whole.
@@ -31,7 +31,7 @@ class ParquetTable:
             try:
                 self.schema: pa.Schema = file.schema_arrow
                 _ = self.schema.names
-                self._bytes = column_bytes(self._groups)
+                self._bytes = self._sizes_of(self._path)
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise self._damaged(error) from error
         self.rows: int = self._groups.num_rows
@@ -91,6 +91,13 @@ class ParquetTable:
             for path, nbytes in self._bytes[group].items()
             if path.split(".")[0] in wanted or path in wanted
         )
+
+    def _sizes_of(self, path: InputPath) -> list[dict[str, int]]:
+        assert not isinstance(path, HubDataset)
+        found = column_bytes(path)
+        if len(found) != self._groups.num_row_groups:
+            raise ValueError("its footer is damaged")
+        return found
 
     def _open(self) -> pq.ParquetFile:
         source, buffer = self._path, _BUFFER_BYTES
