@@ -161,7 +161,16 @@ class _FileByFile:
                 continue
 
     def move(self, names: Sequence[str], ending: str) -> None:
+        # Moving a folder as one would copy names that no file of the store has.
         for name in names:
             old = posixpath.join(self._path, name).rstrip("/")
-            if self._fs.exists(old):
-                self._fs.mv(old, old + ending, recursive=True)
+            for path in self._files(old):
+                self._fs.cp_file(path, old + ending + path[len(old) :])
+                self._fs.rm_file(path)
+
+    def _files(self, path: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            return [found for found in self._fs.find(path) if f"{found}/".startswith(f"{path}/")]
+        except FileNotFoundError:
+            return []
